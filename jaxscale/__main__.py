@@ -1,0 +1,5 @@
+"""`python -m jaxscale`."""
+
+from jaxscale.cli import main
+
+main()

@@ -1,0 +1,69 @@
+"""The command line: one small function per verb, loaded only when it is called."""
+
+import importlib
+import sys
+
+import click
+
+from jaxscale import __version__
+from jaxscale.errors import JaxscaleError
+
+# verb -> (module with a click command named `command`, one-line help shown by `jaxscale --help`)
+VERBS: dict[str, tuple[str, str]] = {
+    "search": ("jaxscale.cli.search", "Find the best layouts for a model on a cluster, and check them."),
+    "predict": ("jaxscale.cli.predict", "Predict time, memory, MFU and money of one layout."),
+    "explain": ("jaxscale.cli.explain", "Tell why a layout takes the time and memory it does."),
+    "models": ("jaxscale.cli.models", "List model presets, or show one."),
+    "clusters": ("jaxscale.cli.clusters", "List chips and clusters, or show one."),
+    "compile": ("jaxscale.cli.compile", "Compile the real step ahead of time for a described cluster."),
+    "twin": ("jaxscale.cli.twin", "Run a layout's small twin on emulated devices against one device."),
+    "bench": ("jaxscale.cli.bench", "Measure how fast jaxscale itself is."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Lists every verb without importing any."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        return importlib.import_module(VERBS[cmd_name][0]).command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            from jaxscale.errors import nearest
+
+            ctx.fail(f"No such command {args[0]!r}.{nearest(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, help_text) for verb, (_, help_text) in VERBS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="jaxscale")
+def cli() -> None:
+    """How a distributed training run will perform, before you pay for it.
+
+    \b
+    Start here:
+      jaxscale search llama3-8b --cluster v5p-64 --seq-len 8192 --global-batch-size 128
+      jaxscale models
+      jaxscale clusters
+    """
+
+
+def main() -> None:
+    """Run the command line; every error a user can cause is one sentence on stderr and exit code 2 or 3."""
+    try:
+        cli(prog_name="jaxscale")
+    except JaxscaleError as error:
+        click.echo(f"jaxscale: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

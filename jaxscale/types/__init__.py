@@ -1,0 +1,33 @@
+"""Frozen values with invariants at construction; no I/O and no algorithms."""
+
+from jaxscale.types.hardware import Chip, Cluster, Tier
+from jaxscale.types.layout import AXES, REMAT_POLICIES, Layout, LayoutBatch, RematPolicy, format_layout, parse_layout
+from jaxscale.types.model import MLAShape, ModelShape, MoEShape, RopeShape
+from jaxscale.types.results import Collective, Estimate
+from jaxscale.types.workload import OPTIMIZERS, PRECISIONS, Optimizer, Precision, Workload, optimizer_named, precision_named
+
+__all__ = [
+    "AXES",
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "REMAT_POLICIES",
+    "Chip",
+    "Cluster",
+    "Collective",
+    "Estimate",
+    "Layout",
+    "LayoutBatch",
+    "MLAShape",
+    "ModelShape",
+    "MoEShape",
+    "Optimizer",
+    "Precision",
+    "RematPolicy",
+    "RopeShape",
+    "Tier",
+    "Workload",
+    "format_layout",
+    "optimizer_named",
+    "parse_layout",
+    "precision_named",
+]
