@@ -4,6 +4,7 @@ from jaxscale.types.hardware import Chip, Cluster, Tier
 from jaxscale.types.layout import AXES, REMAT_POLICIES, Layout, LayoutBatch, RematPolicy, format_layout, parse_layout
 from jaxscale.types.model import MLAShape, ModelShape, MoEShape, RopeShape
 from jaxscale.types.results import Collective, Estimate
+from jaxscale.types.stack import STACKS, Stack, default_stack
 from jaxscale.types.workload import OPTIMIZERS, PRECISIONS, Optimizer, Precision, Workload, optimizer_named, precision_named
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "OPTIMIZERS",
     "PRECISIONS",
     "REMAT_POLICIES",
+    "STACKS",
     "Chip",
     "Cluster",
     "Collective",
@@ -24,8 +26,10 @@ __all__ = [
     "Precision",
     "RematPolicy",
     "RopeShape",
+    "Stack",
     "Tier",
     "Workload",
+    "default_stack",
     "format_layout",
     "optimizer_named",
     "parse_layout",

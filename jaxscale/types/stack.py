@@ -1,0 +1,105 @@
+"""What software it runs on: how near its kernels come to the hardware, what it hides, what it adds.
+
+A `Stack` holds the constants that depend on the kernels and the framework, not on a model, a layout or a run. Each has
+a physical meaning and a unit and can be fitted to measurements (`jaxscale.calibrate`); the defaults are priors.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxscale.errors import SpecError
+from jaxscale.types._check import require_choice, require_positive
+
+AttentionKernel = Literal["naive", "flash1", "flash2", "flash3", "splash"]
+ATTENTION_KERNELS: tuple[str, ...] = ("naive", "flash1", "flash2", "flash3", "splash")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A software stack as constants. Fractions are of the vendor's peak; `*_overlap` is the share that can hide."""
+
+    name: str
+    # Compute
+    matmul_efficiency: float = 0.85  # a large square matmul, of peak FLOP/s
+    matmul_k_half: float = 128.0  # contraction length at which a matmul reaches half of that
+    tile_quantisation: float = 0.5  # 0: partly filled waves and tiles cost nothing; 1: as much as full ones
+    attention_kernel: AttentionKernel = "flash2"
+    attention_efficiency: float = 0.55  # fused attention forward, of peak FLOP/s at head_dim 128
+    attention_backward_ratio: float = 0.8  # its backward's efficiency relative to its forward's
+    memory_efficiency: float = 0.8  # of HBM bytes/s, in element-wise passes
+    elementwise_passes: float = 1.0  # memory traffic relative to one fused pass an op
+    kernel_gap_s: float = 0.0  # device idle between two kernels
+    dispatch_s: float = 0.0  # host time to launch one kernel; counts where the device waits for the host
+    kernels_per_op: float = 1.0
+    # Communication
+    collective_efficiency: float = 0.8  # bus bandwidth of a large collective, of the link's
+    collective_latency_s: float = 5e-6  # start of one collective
+    fsdp_overlap: float = 0.9
+    data_overlap: float = 0.8
+    tensor_overlap: float = 0.0
+    context_overlap: float = 0.8
+    expert_overlap: float = 0.0
+    pipeline_overlap: float = 0.5
+    overlap_slowdown: float = 0.1  # compute lost per second of communication hidden behind it
+    # Whole step
+    step_overhead_s: float = 0.0
+    microbatch_overhead_s: float = 0.0
+    # Memory
+    reserved_bytes: float = 0.0  # context and workspace outside the program's own buffers
+    fragmentation_frac: float = 0.0  # of activations, lost between blocks of the allocator
+    spmd: bool = True  # one program for all pipeline stages (XLA); False: stages hold only what they use (torch)
+    sigma_log: float = 0.12  # standard deviation of log(measured / predicted step time)
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        owner = f"stack {self.name!r}"
+        require_choice(owner, allowed=ATTENTION_KERNELS, attention_kernel=self.attention_kernel)
+        fractions = (
+            "matmul_efficiency", "attention_efficiency", "memory_efficiency", "collective_efficiency", "sigma_log",
+        )  # fmt: skip
+        require_positive(owner, **{name: getattr(self, name) for name in fractions})
+        shares = [f for f in self.__slots__ if f.endswith("_overlap")]
+        for field in (*fractions[:4], *shares, "tile_quantisation"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise SpecError(f"{owner}: {field}={getattr(self, field)} must be between 0 and 1")
+
+
+XLA_TPU = Stack(
+    name="xla_tpu",
+    matmul_efficiency=0.80,
+    matmul_k_half=32.0,
+    attention_kernel="splash",
+    attention_efficiency=0.50,
+    elementwise_passes=1.2,
+    collective_latency_s=2e-6,
+    source="prior: XLA's estimated cycles of an 8192-cubed bf16 matmul (70-90% of peak), splash attention about half",
+)
+XLA_GPU = Stack(
+    name="xla_gpu",
+    matmul_efficiency=0.78,
+    attention_kernel="flash2",
+    attention_efficiency=0.55,
+    kernel_gap_s=2e-6,
+    reserved_bytes=1.0e9,
+    source="prior: cuBLAS reaches 75-80% of the dense peak under a power cap",
+)
+XLA_CPU = Stack(
+    name="xla_cpu",
+    matmul_efficiency=0.5,
+    attention_kernel="naive",
+    attention_efficiency=0.3,
+    kernel_gap_s=5e-6,
+    elementwise_passes=2.0,
+    collective_latency_s=5e-5,
+    fsdp_overlap=0.0,
+    data_overlap=0.0,
+    context_overlap=0.0,
+    pipeline_overlap=0.0,
+    source="prior: emulated devices share the cores of one machine; use `jaxscale probe` for real figures",
+)
+STACKS: dict[str, Stack] = {stack.name: stack for stack in (XLA_TPU, XLA_GPU, XLA_CPU)}
+
+
+def default_stack(chip_kind: str) -> Stack:
+    """Return the stack that jaxscale's own training step runs on."""
+    return {"tpu": XLA_TPU, "gpu": XLA_GPU, "cpu": XLA_CPU}[chip_kind]
