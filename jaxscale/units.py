@@ -21,7 +21,7 @@ GB = 1e9
 
 
 def parse_quantity(text: object, dimension: str, *, field: str = "value") -> float:
-    """Parse `text` into base units of `dimension`, one of bytes, bytes/s, FLOP/s, s, W, $/h.
+    """Parse `text` into base units of `dimension`, one of bytes, bytes/s, FLOP/s, s, Hz, W, $/h.
 
     >>> parse_quantity("459 TFLOP/s", "FLOP/s")
     459000000000000.0
@@ -45,6 +45,7 @@ _EXAMPLES = {
     "bytes/s": "1228 GB/s",
     "FLOP/s": "459 TFLOP/s",
     "s": "1 us",
+    "Hz": "1750 MHz",
     "W": "700 W",
     "$/h": "4.2 $/h",
 }
@@ -58,6 +59,7 @@ def _unit_scale(unit: str, dimension: str) -> float | None:
         "bytes": {"B": 1.0},
         "bytes/s": {"B/s": 1.0, "bit/s": 0.125, "b/s": 0.125, "bps": 0.125},
         "FLOP/s": {"FLOP/s": 1.0, "OP/s": 1.0},
+        "Hz": {"Hz": 1.0},
         "W": {"W": 1.0},
         "$/h": {"$/h": 1.0},
     }[dimension]
