@@ -119,8 +119,13 @@ def _attention_tail(s: ShapeNumbers, width: Number) -> tuple[Op, ...]:
     if not s.structure.parallel_block:
         ops.append(
             Op(
-                name="attention_residual", kind="elementwise", shard="whole", inputs=(LAYER_INPUT, ops[-1].name),
-                needs=(), out=s.d_model, io=3.0 * s.d_model,
+                name="attention_residual",
+                kind="elementwise",
+                shard="whole",
+                inputs=(LAYER_INPUT, ops[-1].name),
+                needs=(),
+                out=s.d_model,
+                io=3.0 * s.d_model,
             )  # fmt: skip
         )
     return tuple(ops)
@@ -144,8 +149,14 @@ def _attention_ops(s: ShapeNumbers) -> tuple[Op, ...]:
             _linear("k_proj", x, s.d_model, kv_width, shard="column", bias=s.qkv_bias),
             *(
                 Op(
-                    name=name, kind="elementwise", shard="column", inputs=(f"{name}_proj",), needs=(f"{name}_proj",),
-                    out=width, io=2.0 * width, small_params=q_norm_params,
+                    name=name,
+                    kind="elementwise",
+                    shard="column",
+                    inputs=(f"{name}_proj",),
+                    needs=(f"{name}_proj",),
+                    out=width,
+                    io=2.0 * width,
+                    small_params=q_norm_params,
                 )  # fmt: skip
                 for name, width in (("q", q_width), ("k", kv_width))
             ),
@@ -242,8 +253,14 @@ def _feed_forward(
     produced = tuple(op.name for op in ops)
     ops.append(
         Op(
-            name=f"{prefix}_act", kind="elementwise", shard="column", inputs=produced, needs=produced, out=rows * width,
-            io=(len(produced) + 1.0) * rows * width, expert=expert,
+            name=f"{prefix}_act",
+            kind="elementwise",
+            shard="column",
+            inputs=produced,
+            needs=produced,
+            out=rows * width,
+            io=(len(produced) + 1.0) * rows * width,
+            expert=expert,
         )  # fmt: skip
     )
     ops.append(matmul("down", f"{prefix}_act", width, s.d_model, "row"))
@@ -267,9 +284,7 @@ def _moe_ops(s: ShapeNumbers) -> tuple[Op, ...]:
         name="dispatch", kind="exchange", shard="whole", inputs=("mlp_in", "router"), needs=(), out=k * s.d_model,
         rows=k, io=2.0 * k * s.d_model, expert=True,
     )  # fmt: skip
-    experts = _feed_forward(
-        s, "expert", "dispatch", s.expert_d_ff, bias=s.expert_bias, rows=k, experts=s.num_experts
-    )
+    experts = _feed_forward(s, "expert", "dispatch", s.expert_d_ff, bias=s.expert_bias, rows=k, experts=s.num_experts)
     # The weight of each expert multiplies its output, so the router's gradient needs that output.
     combine = Op(
         name="combine", kind="exchange", shard="whole", inputs=("expert_down", "router"),
@@ -315,7 +330,12 @@ def count_parameters(shape: ModelShape) -> ParameterCount:
     """Count the parameters of a model exactly, from the same inventory that the cost model prices."""
     inv = inventory(shape)
     s = inv.numbers
-    groups = ((inv.attention, s.num_layers), (inv.dense, s.num_dense_layers), (inv.moe, s.num_moe_layers), (inv.head, 1))
+    groups = (
+        (inv.attention, s.num_layers),
+        (inv.dense, s.num_dense_layers),
+        (inv.moe, s.num_moe_layers),
+        (inv.head, 1),
+    )
     sums = {"attention": 0.0, "mlp": 0.0, "experts": 0.0, "norm": 0.0, "embedding": 0.0}
     active = inv.position_params + inv.embedding_params
     sums["embedding"] = inv.embedding_params + inv.position_params

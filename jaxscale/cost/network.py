@@ -102,7 +102,7 @@ def wire_bytes(kind: str, bytes_each: Number, size: Number) -> Number:
 
 
 def _bus_bytes_per_s(members: Sequence[Number], levels: Sequence[Level], xp: ModuleType) -> Number:
-    """Bandwidth at which a ring over the group moves; the torus dims of a group work at once, switches limit each other.
+    """Bandwidth at which a ring over the group moves: torus dims work at once, switches limit each other.
 
     Members that share a node bring one network port each, so an outer switch is as wide as there are members inside.
     """
@@ -121,7 +121,7 @@ def _bus_bytes_per_s(members: Sequence[Number], levels: Sequence[Level], xp: Mod
 
 
 def _exchange_s(bytes_each: Number, members: Sequence[Number], levels: Sequence[Level], xp: ModuleType) -> Number:
-    """All-to-all: a torus dim of m members carries S m/8 over a ring's link (m/4 on a line); a switch what leaves inside."""
+    """All-to-all: a torus dim of m carries S m/8 over a ring's link (m/4 on a line), a switch what leaves inside."""
     size: Number = 1.0
     for count in members:
         size = size * count

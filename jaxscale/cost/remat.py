@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from jaxscale.cost.inventory import LAYER_INPUT, Op
-from jaxscale.types import RematPolicy
+from jaxscale.types import REMAT_POLICIES, RematPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +50,8 @@ def _walk(
     return RematPlan(
         saved=frozenset(kept - offloaded), offloaded=frozenset(kept & offloaded), recomputed=frozenset(recomputed)
     )
+
+
+def recompute_table(ops: tuple[Op, ...], name: str) -> np.ndarray:
+    """For every remat policy, 1.0 where it recomputes op `name`, [policies]."""
+    return np.array([float(name in remat_plan(ops, policy).recomputed) for policy in REMAT_POLICIES.values()])

@@ -1,0 +1,7 @@
+"""The analytic cost model: pure array functions from model, workload, cluster and layouts to time, memory and money."""
+
+from jaxscale.cost.inventory import count_parameters, inventory
+from jaxscale.cost.problem import Problem, problem
+from jaxscale.cost.step import EstimateBatch, estimate, estimate_batch
+
+__all__ = ["EstimateBatch", "Problem", "count_parameters", "estimate", "estimate_batch", "inventory", "problem"]

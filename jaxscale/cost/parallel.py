@@ -1,0 +1,218 @@
+"""Every collective of a step: what each parallelism moves, over which axes, how often, and behind what it can hide.
+
+This list is what the compiled program must contain; `jaxscale.aot` checks it against the compiler's output. The rules
+are those of the runtime, where every collective is written out (see `jaxscale.runtime`):
+
+| axis | forward of a layer | backward of a layer | once a step |
+|---|---|---|---|
+| tensor | all-reduce after each row-parallel matmul (SP: all-gather before, reduce-scatter after) | the same | |
+| context | K and V around the ring, or all-gathered | K, V and their gradients | |
+| expert | all-to-all to the experts and back | the same | |
+| fsdp, parameters split | all-gather of weights | all-gather, reduce-scatter of gradients | |
+| fsdp, otherwise | | reduce-scatter (ZeRO-2) | reduce-scatter + all-gather (ZeRO-1), all-reduce (ZeRO-0) |
+| data | | | all-reduce of what a rank accumulated |
+| pipeline | residual stream to the next stage | its gradient to the one before | |
+
+A step's collectives of one kind over one group of axes are one `Exchange`: `count` calls of `bytes_each` per device.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from jaxscale.cost.inventory import Op
+from jaxscale.cost.network import collective_s, group_members, place, wire_bytes
+from jaxscale.cost.numbers import Number
+from jaxscale.cost.problem import Problem
+from jaxscale.cost.remat import recompute_table
+from jaxscale.cost.weights import Weights
+from jaxscale.types import AXES, LayoutBatch
+
+Phase = Literal["forward", "backward", "recompute", "step"]
+LayerKind = Literal["dense", "moe"]
+Axis = Literal["tensor", "context", "expert", "fsdp", "data", "pipeline"]
+
+FLOAT32 = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """Collectives of one kind, group and purpose; `count` is per microbatch, or per step where phase is step."""
+
+    name: str
+    kind: str
+    axis: Axis  # the parallelism that causes it, and so what it can hide behind
+    axes: tuple[str, ...]  # the mesh axes it spans
+    phase: Phase
+    bytes_each: Number
+    count: Number
+    seconds: Number  # of all `count` calls
+    wire_bytes: Number  # sent by one device in all `count` calls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Places a batch of layouts on a problem's levels once and prices any collective on them."""
+
+    p: Problem
+    layouts: LayoutBatch
+    members: dict[str, list[Number]] = field(default_factory=dict)
+
+    def exchange(
+        self, name: str, kind: str, axis: Axis, axes: tuple[str, ...], phase: Phase, bytes_each: Number, count: Number
+    ) -> Exchange:
+        """Price `count` collectives; where the group has one member they cost nothing and count zero."""
+        p = self.p
+        members = group_members(self.members, axes, len(p.levels))
+        size: Number = 1.0
+        for a in axes:
+            size = size * getattr(self.layouts, a)
+        count = count * (size > 1)
+        each_s = collective_s(
+            kind, bytes_each, members, p.levels,
+            efficiency=p.stack.collective_efficiency, latency_s=p.stack.collective_latency_s, xp=p.xp,
+        )  # fmt: skip
+        return Exchange(
+            name=name, kind=kind, axis=axis, axes=axes, phase=phase, bytes_each=bytes_each, count=count,
+            seconds=each_s * count, wire_bytes=wire_bytes(kind, bytes_each, size) * count,
+        )  # fmt: skip
+
+
+def network(p: Problem, layouts: LayoutBatch) -> Network:
+    """Lay the axes of every layout on the levels of the cluster."""
+    degrees = {axis: getattr(layouts, axis).astype(float) for axis in AXES}
+    return Network(p=p, layouts=layouts, members=place(degrees, layouts.axis_order, p.levels, np))
+
+
+def layer_exchanges(net: Network, kind: LayerKind, layers: Number, tokens: Number) -> Iterator[Exchange]:
+    """Yield the collectives of one microbatch through `layers` layers of one kind; `tokens` as `Tokens.full`."""
+    ops = net.p.inventory.layer(kind)
+    names = {op.name for op in ops}
+    yield from _tensor(net, ops, layers, tokens)
+    yield from _context(net, ops, layers, tokens)
+    if "dispatch" in names:
+        yield from _expert(net, ops, layers, tokens)
+
+
+def _tensor(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) -> Iterator[Exchange]:
+    """Megatron's pairs (arXiv 1909.08053, section 3; sequence parallelism: arXiv 2205.05198, section 4.2.2)."""
+    p, layouts = net.p, net.layouts
+    stream = tokens * p.inventory.numbers.d_model * p.compute_bytes
+    split = (layouts.sequence_parallel > 0) * 1.0
+    enters = [op.name for op in ops if op.kind == "gather"]
+    leaves = leave_names(ops)
+    again_in = layers * sum(recompute_table(ops, name) for name in enters)[layouts.remat]
+    again_out = layers * sum(recompute_table(ops, name) for name in leaves)[layouts.remat]
+    num_in, num_out = layers * len(enters), layers * len(leaves)
+    axes = ("tensor",)
+    rows = (
+        ("all-gather", "forward", num_in * split),
+        ("reduce-scatter", "forward", num_out * split),
+        ("all-reduce", "forward", num_out * (1.0 - split)),
+        ("all-gather", "recompute", again_in * split),
+        ("reduce-scatter", "recompute", again_out * split),
+        ("all-reduce", "recompute", again_out * (1.0 - split)),
+        ("reduce-scatter", "backward", num_in * split),
+        ("all-gather", "backward", num_out * split),
+        ("all-reduce", "backward", num_in * (1.0 - split)),
+    )
+    for kind, phase, count in rows:
+        yield net.exchange("activations", kind, "tensor", axes, phase, stream, count)
+
+
+def leave_names(ops: tuple[Op, ...]) -> tuple[str, ...]:
+    """Ops after which partial sums are joined over the tensor axis, one for each half of a layer."""
+    names = [op.name for op in ops]
+    mlp = "combine" if "combine" in names else "mlp_down"
+    if "attention_residual" not in names:  # a parallel block adds both branches before the one reduction
+        return (mlp,)
+    return ("attention_out", mlp)
+
+
+def _context(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) -> Iterator[Exchange]:
+    """Ring attention (arXiv 2310.01889) or gathered keys and values (Llama 3, arXiv 2407.21783, section 3.3.2)."""
+    p, layouts, s = net.p, net.layouts, net.p.inventory.numbers
+    kv = tokens * s.num_kv_heads / layouts.tensor * (s.qk_head_dim + s.v_head_dim) * p.compute_bytes
+    ring = (layouts.context_method == 0) * 1.0
+    again = recompute_table(ops, "attention")[layouts.remat] * layers
+    hops = ring * (layouts.context - 1)
+    gathered = kv * layouts.context
+    axes = ("context",)
+    # K and V travel apart, two permutes a hop; the gradients make one more hop to come home.
+    yield net.exchange("keys and values", "collective-permute", "context", axes, "forward", kv / 2, 2 * hops * layers)
+    yield net.exchange("keys and values", "collective-permute", "context", axes, "recompute", kv / 2, 2 * hops * again)
+    yield net.exchange("keys and values", "collective-permute", "context", axes, "backward", kv / 2, 2 * hops * layers)
+    yield net.exchange(
+        "gradients of keys and values", "collective-permute", "context", axes, "backward",
+        kv / 2 * FLOAT32 / p.compute_bytes, 2 * ring * layouts.context * layers,
+    )  # fmt: skip
+    flat = 2 * (1.0 - ring)
+    yield net.exchange("keys and values", "all-gather", "context", axes, "forward", gathered / 2, flat * layers)
+    yield net.exchange("keys and values", "all-gather", "context", axes, "recompute", gathered / 2, flat * again)
+    yield net.exchange("keys and values", "all-gather", "context", axes, "backward", gathered / 2, flat * layers)
+    yield net.exchange(
+        "gradients of keys and values", "reduce-scatter", "context", axes, "backward", gathered / 2, flat * layers
+    )
+
+
+def _expert(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) -> Iterator[Exchange]:
+    """Tokens to their experts and back (GShard, arXiv 2006.16668, section 3)."""
+    p, layouts, s = net.p, net.layouts, net.p.inventory.numbers
+    buffers = tokens * s.experts_per_token * p.capacity_factor * s.d_model * p.compute_bytes
+    again = (recompute_table(ops, "dispatch") + recompute_table(ops, "expert_down"))[layouts.remat] * layers
+    axes = ("expert",)
+    yield net.exchange("tokens", "all-to-all", "expert", axes, "forward", buffers, 2 * layers)
+    yield net.exchange("tokens", "all-to-all", "expert", axes, "recompute", buffers, again)
+    yield net.exchange("tokens", "all-to-all", "expert", axes, "backward", buffers, 2 * layers)
+
+
+def vocabulary_exchanges(net: Network, tokens: Number) -> Iterator[Exchange]:
+    """Embedding and head of one microbatch over a vocabulary split by the tensor axis."""
+    p, layouts = net.p, net.layouts
+    stream = tokens * p.inventory.numbers.d_model * p.compute_bytes
+    split = (layouts.sequence_parallel > 0) * 1.0
+    axes = ("tensor",)
+    yield net.exchange("embedding", "reduce-scatter", "tensor", axes, "forward", stream, split)
+    yield net.exchange("embedding", "all-reduce", "tensor", axes, "forward", stream, 1.0 - split)
+    yield net.exchange("embedding", "all-gather", "tensor", axes, "backward", stream, split)
+    yield net.exchange("head", "all-gather", "tensor", axes, "forward", stream, split)
+    yield net.exchange("head", "reduce-scatter", "tensor", axes, "backward", stream, split)
+    yield net.exchange("head", "all-reduce", "tensor", axes, "backward", stream, 1.0 - split)
+    # Maximum, sum of exponentials and target logit of every token.
+    yield net.exchange("loss", "all-reduce", "tensor", axes, "forward", tokens * FLOAT32, 3.0)
+
+
+def weight_exchanges(net: Network, weights: Weights, count: Number) -> Iterator[Exchange]:
+    """Gathers and reductions of one set of weights, `count` arrays a microbatch of `weights.elements` in all."""
+    p, layouts = net.p, net.layouts
+    params, grads, optim = layouts.params_shard, layouts.grads_shard, layouts.optimizer_shard
+    each = weights.elements / count
+    gathered, reduced = each * p.compute_bytes, each * p.reduce_bytes
+    group, wide = weights.group, ("data", *weights.group)
+    for axes, level in ((group, 1), (wide, 2)):
+        per_microbatch = count * (params == level)
+        yield net.exchange("weights", "all-gather", "fsdp", axes, "forward", gathered, per_microbatch)
+        yield net.exchange("weights", "all-gather", "fsdp", axes, "backward", gathered, per_microbatch)
+        yield net.exchange("gradients", "reduce-scatter", "fsdp", axes, "backward", reduced, per_microbatch)
+        zero2 = count * ((params < level) & (grads == level))
+        yield net.exchange("gradients", "reduce-scatter", "fsdp", axes, "backward", reduced, zero2)
+        zero1 = count * ((grads < level) & (optim == level))
+        yield net.exchange("gradients", "reduce-scatter", "data", axes, "step", reduced, zero1)
+        updated = count * ((params < level) & (optim == level))
+        yield net.exchange("updated weights", "all-gather", "data", axes, "step", gathered, updated)
+    # What is not split at all is summed whole; what is split within the group is summed over the replicas.
+    yield net.exchange("gradients", "all-reduce", "data", wide, "step", reduced, count * (optim == 0))
+    members = 1.0
+    for axis in group:
+        members = members * getattr(layouts, axis)
+    yield net.exchange("gradients", "all-reduce", "data", ("data",), "step", reduced / members, count * (optim == 1))
+
+
+def pipeline_exchanges(net: Network, tokens: Number, sends: Number) -> Iterator[Exchange]:
+    """The residual stream to the next stage and its gradient back, `sends` times a microbatch."""
+    stream = tokens * net.p.inventory.numbers.d_model * net.p.compute_bytes
+    axes = ("pipeline",)
+    yield net.exchange("stage output", "collective-permute", "pipeline", axes, "forward", stream, sends)
+    yield net.exchange("stage gradient", "collective-permute", "pipeline", axes, "backward", stream, sends)

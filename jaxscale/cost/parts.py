@@ -1,0 +1,191 @@
+"""Everything that a step is made of, priced: layers, head, collectives; one microbatch through one layer each.
+
+What depends on a few columns of a layout only is evaluated once per distinct value of those columns and looked up, so
+that ten million layouts cost little more than the sums that join them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxscale.cost import compute, parallel, weights
+from jaxscale.cost.compute import OpCost, Tokens
+from jaxscale.cost.numbers import Number
+from jaxscale.cost.problem import Problem
+from jaxscale.cost.remat import recompute_table, remat_plan
+from jaxscale.types import REMAT_POLICIES, LayoutBatch
+
+FLOAT32 = 4.0
+LAYER_COLUMNS = ("microbatch_size", "tensor", "context", "expert", "sequence_parallel")
+COMM_COLUMNS = (
+    "data", "fsdp", "expert", "context", "tensor", "pipeline", "microbatch_size", "sequence_parallel",
+    "context_method", "params_shard", "grads_shard", "optimizer_shard", "remat",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCost:
+    """One layer of one kind, one microbatch: seconds by part, activations by policy, collectives by axis and phase."""
+
+    forward_s: dict[str, Number]  # matmul, attention, elementwise
+    backward_s: dict[str, Number]
+    recompute_s: Number  # [n], of the row's own policy
+    recompute_flops: Number
+    saved_bytes: Number
+    offloaded_bytes: Number
+    working_bytes: Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything that a step is assembled from; arrays [n] over the layouts."""
+
+    layers: dict[str, LayerCost]  # by layer kind
+    slots: dict[str, Number]  # layers of each kind that the fullest stage holds
+    head: LayerCost
+    embedding_s: Number
+    exchanges: dict[
+        str, list[parallel.Exchange]
+    ]  # by scope: layer kinds, vocabulary, pipeline; priced on distinct rows
+    exchange_rows: np.ndarray  # row of each layout among those
+    num_microbatches: Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerActivations:
+    """Bytes of one layer for one microbatch under every remat policy, each [policies, n] or [policies, 1]."""
+
+    saved: Number
+    offloaded: Number
+    working: Number  # recomputed tensors and gradients alive while the layer's backward runs
+
+
+def layer_activations(
+    p: Problem, kind: parallel.LayerKind, costs: Mapping[str, OpCost], tokens: Tokens
+) -> LayerActivations:
+    """Sum a layer's tensors by what each remat policy does with them."""
+    ops = p.inventory.layer(kind)
+    stream = tokens.residual * p.inventory.numbers.d_model * p.compute_bytes
+    largest: Number = 0.0
+    for cost in costs.values():
+        largest = p.xp.maximum(largest, cost.output_bytes)
+    saved, offloaded, working = [], [], []
+    for policy in REMAT_POLICIES.values():
+        plan = remat_plan(ops, policy)
+        total = {
+            "saved": sum((costs[name].output_bytes + costs[name].extra_bytes for name in plan.saved), 0.0 * largest),
+            "host": sum((costs[name].output_bytes + costs[name].extra_bytes for name in plan.offloaded), 0.0 * largest),
+            "again": sum((costs[name].output_bytes for name in plan.recomputed), 0.0 * largest),
+        }
+        on_host = policy.offload_layer_input
+        saved.append(total["saved"] + (0.0 if on_host else stream))
+        offloaded.append(total["host"] + (stream if on_host else 0.0))
+        working.append(total["again"] + total["host"] + 2.0 * largest)
+    xp = p.xp
+    return LayerActivations(saved=xp.stack(saved), offloaded=xp.stack(offloaded), working=xp.stack(working))
+
+
+def recomputed(p: Problem, kind: parallel.LayerKind, costs: Mapping[str, OpCost], field: str) -> Number:
+    """Sum one forward figure over what each remat policy computes a second time, [policies, n]."""
+    ops = p.inventory.layer(kind)
+    return sum(
+        recompute_table(ops, op.name)[:, None] * p.xp.atleast_1d(getattr(costs[op.name], field))[None, :] for op in ops
+    )
+
+
+def distinct(layouts: LayoutBatch, columns: tuple[str, ...]) -> tuple[LayoutBatch, np.ndarray]:
+    """Return the distinct rows over some columns, and for every layout which of them is its own, [n].
+
+    >>> from jaxscale.types import Layout
+    >>> batch = LayoutBatch.from_layouts([Layout(fsdp=2), Layout(fsdp=4), Layout(fsdp=2)])
+    >>> rows, index = distinct(batch, ("fsdp",))
+    >>> rows.fsdp.tolist(), index.tolist()
+    ([2, 4], [0, 1, 0])
+    """
+    key = np.zeros(len(layouts), dtype=np.int64)
+    for name in columns:
+        column = getattr(layouts, name)
+        values = np.unique(column)
+        key = key * len(values) + np.searchsorted(values, column)
+    _, first, index = np.unique(key, return_index=True, return_inverse=True)
+    return layouts.take(first), index
+
+
+def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:
+    """Price everything that a step is made of."""
+    s = p.inventory.numbers
+    rows, index = distinct(layouts, LAYER_COLUMNS)
+    kinds: list[parallel.LayerKind] = [
+        k for k, used in (("dense", s.structure.dense_layers), ("moe", s.structure.moe_layers)) if used
+    ]
+    layers = {kind: _layer(p, kind, rows, index, layouts) for kind in kinds}
+    head_costs = compute.op_costs(p, p.inventory.head, rows)
+    tokens = compute.local_tokens(p, rows)
+    lookup = 2.0 * tokens.full * s.d_model * p.compute_bytes
+    embedding_s = lookup / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
+    chunk = np.ceil(s.num_layers / (layouts.pipeline * layouts.virtual_stages)) * layouts.virtual_stages
+    slots = {"dense": chunk * (s.num_dense_layers / s.num_layers), "moe": chunk * (s.num_moe_layers / s.num_layers)}
+    comm_rows, comm_index = distinct(layouts, COMM_COLUMNS)
+    return Parts(
+        layers=layers,
+        slots={kind: slots[kind] for kind in kinds},
+        head=_head(p, head_costs, rows, index),
+        embedding_s=_at(embedding_s, index),
+        exchanges=_exchanges(p, kinds, comm_rows),
+        exchange_rows=comm_index,
+        num_microbatches=p.global_batch_size / (layouts.batch_shards * layouts.microbatch_size),
+    )
+
+
+def _at(value: Number, index: np.ndarray) -> Number:
+    """Look up rows; a value that is one number for all rows stays one."""
+    return value[index] if getattr(value, "ndim", 0) else value
+
+
+def _layer(
+    p: Problem, kind: parallel.LayerKind, rows: LayoutBatch, index: np.ndarray, layouts: LayoutBatch
+) -> LayerCost:
+    costs = compute.op_costs(p, p.inventory.layer(kind), rows)
+    acts = layer_activations(p, kind, costs, compute.local_tokens(p, rows))
+    policy = layouts.remat
+    return LayerCost(
+        forward_s={k: _at(v, index) for k, v in compute.by_kind(costs, "forward_s").items()},
+        backward_s={k: _at(v, index) for k, v in compute.by_kind(costs, "backward_s").items()},
+        recompute_s=recomputed(p, kind, costs, "forward_s")[policy, index],
+        recompute_flops=recomputed(p, kind, costs, "model_flops")[policy, index],
+        saved_bytes=acts.saved[policy, index],
+        offloaded_bytes=acts.offloaded[policy, index],
+        working_bytes=acts.working[policy, index],
+    )
+
+
+def _head(p: Problem, costs: dict[str, compute.OpCost], rows: LayoutBatch, index: np.ndarray) -> LayerCost:
+    working = head_working_bytes(p, compute.local_tokens(p, rows), rows)
+    return LayerCost(
+        forward_s={k: _at(v, index) for k, v in compute.by_kind(costs, "forward_s").items()},
+        backward_s={k: _at(v, index) for k, v in compute.by_kind(costs, "backward_s").items()},
+        recompute_s=0.0, recompute_flops=0.0, saved_bytes=0.0, offloaded_bytes=0.0, working_bytes=working[index],
+    )  # fmt: skip
+
+
+def _exchanges(p: Problem, kinds: list[parallel.LayerKind], rows: LayoutBatch) -> dict[str, list[parallel.Exchange]]:
+    """Collectives by scope: of one layer of each kind, of embedding and head, of the pipeline; one microbatch each."""
+    net = parallel.network(p, rows)
+    tokens = compute.local_tokens(p, rows)
+    scopes: dict[str, list[parallel.Exchange]] = {}
+    for kind in kinds:
+        scopes[kind] = list(parallel.layer_exchanges(net, kind, 1.0, tokens.full))
+        for group in weights.layer_weights(p, kind, rows):
+            scopes[kind] += parallel.weight_exchanges(net, group, group.arrays)
+    scopes["vocabulary"] = list(parallel.vocabulary_exchanges(net, tokens.full))
+    for group in weights.vocabulary_weights(p, rows):
+        scopes["vocabulary"] += parallel.weight_exchanges(net, group, group.arrays)
+    scopes["pipeline"] = list(parallel.pipeline_exchanges(net, tokens.residual, 1.0))
+    return scopes
+
+
+def head_working_bytes(p: Problem, tokens: Tokens, layouts: LayoutBatch) -> Number:
+    """Logits in float32 and their gradient at compute precision, on this rank's share of the vocabulary."""
+    logits = tokens.full * weights.padded_vocabulary(p, layouts) / layouts.tensor
+    return logits * (FLOAT32 + p.compute_bytes)

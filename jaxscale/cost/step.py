@@ -1,0 +1,144 @@
+"""The step as a whole: `estimate_batch` for a batch of layouts, `estimate` for one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxscale.cost import memory, metrics, weights
+from jaxscale.cost.numbers import Number
+from jaxscale.cost.parts import Parts, price_parts
+from jaxscale.cost.problem import Problem, problem
+from jaxscale.cost.timeline import StepTimes, step_times
+from jaxscale.types import Cluster, Collective, Estimate, Layout, LayoutBatch, ModelShape, Stack, Workload
+from jaxscale.types.legality import check_layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateBatch:
+    """Estimates of `n` layouts; arrays [n], parts as dicts of arrays."""
+
+    step_time_s: Number
+    memory_bytes: Number
+    times: StepTimes
+    memory_parts_bytes: dict[str, Number]
+    host_memory_bytes: Number
+    parts: Parts
+
+    def fits(self, limit_bytes: Number) -> np.ndarray:
+        """Which layouts stay within `limit_bytes`."""
+        return self.memory_bytes <= limit_bytes
+
+
+def estimate_batch(p: Problem, layouts: LayoutBatch) -> EstimateBatch:
+    """Estimate time and memory of every layout of a batch."""
+    pieces = price_parts(p, layouts)
+    state = memory.state_bytes(p, _weight_sets(p, pieces, layouts), layouts)
+    times = step_times(p, layouts, pieces, state.elements)
+    memory_parts, host = memory.peak_parts(p, layouts, pieces, state)
+    total = sum(memory_parts.values())
+    return EstimateBatch(
+        step_time_s=times.step_time_s, memory_bytes=total, times=times, memory_parts_bytes=memory_parts,
+        host_memory_bytes=host, parts=pieces,
+    )  # fmt: skip
+
+
+def _weight_sets(p: Problem, pieces: Parts, layouts: LayoutBatch) -> tuple[tuple[weights.Weights, Number], ...]:
+    sets = [(group, pieces.slots[kind]) for kind in pieces.layers for group in weights.layer_weights(p, kind, layouts)]
+    return (*sets, *((group, 1.0) for group in weights.vocabulary_weights(p, layouts)))
+
+
+NORMAL_80 = 1.2816  # half-width of a central 80% interval in standard deviations
+
+
+def estimate(
+    shape: ModelShape, workload: Workload, cluster: Cluster, layout: Layout, stack: Stack | None = None
+) -> Estimate:
+    """Estimate one layout: time, memory, communication, MFU and money of one optimizer step.
+
+    Raises LayoutError where the layout cannot run this model and batch on this cluster; a layout that is legal but does
+    not fit in memory is a result (`Estimate.fits`), not an error.
+    """
+    check_layout(shape, workload, layout, cluster.num_devices)
+    p = problem(shape, workload, cluster, stack)
+    batch = LayoutBatch.from_layouts([layout])
+    return estimate_row(p, estimate_batch(p, batch), batch, 0)
+
+
+def estimate_row(p: Problem, batch: EstimateBatch, layouts: LayoutBatch, row: int) -> Estimate:
+    """Read one layout's record off a batch of estimates."""
+
+    def at(value: Number) -> float:
+        return _at(value, row)
+
+    step_time_s = at(batch.step_time_s)
+    model_flops = float(p.tokens_per_step * metrics.model_flops_per_token(p))
+    num_devices = float(p.num_chips * p.devices_per_chip)
+    again = at(recomputed_flops(batch.parts)) * layouts.pipeline[row]
+    hardware_flops = model_flops + again * float(num_devices / layouts.pipeline[row])
+    spread = np.exp(NORMAL_80 * float(p.stack.sigma_log))
+    collectives = collectives_row(p, batch, layouts, row)
+    return Estimate(
+        tier="predicted",
+        layout=layouts.layout(row),
+        step_time_s=step_time_s,
+        lower_s=at(batch.times.lower_s),
+        upper_s=at(batch.times.upper_s),
+        interval_80_s=(step_time_s / spread, step_time_s * spread),
+        time_parts_s={part: at(seconds) for part, seconds in batch.times.parts_s.items()},
+        memory_bytes=at(batch.memory_bytes),
+        memory_limit_bytes=at(p.device.usable_hbm_bytes),
+        memory_parts_bytes={part: at(size) for part, size in batch.memory_parts_bytes.items()},
+        comm_bytes=bytes_by_axes(collectives),
+        model_flops=model_flops / num_devices,
+        hardware_flops=hardware_flops / num_devices,
+        mfu=float(metrics.mfu(p, model_flops, step_time_s)),
+        hfu=float(metrics.mfu(p, hardware_flops, step_time_s)),
+        tokens_per_s_per_chip=float(metrics.tokens_per_s_per_chip(p, step_time_s)),
+        dollars_per_billion_tokens=float(metrics.dollars_per_billion_tokens(p, step_time_s)),
+        host_memory_bytes=at(batch.host_memory_bytes),
+        collectives=collectives,
+        provenance={"stack": p.stack.name, "stack_source": p.stack.source},
+    )
+
+
+def recomputed_flops(pieces: Parts) -> Number:
+    """FLOPs that one device recomputes in a step, by MFU's convention."""
+    layers = sum(pieces.slots[kind] * layer.recompute_flops for kind, layer in pieces.layers.items())
+    return pieces.num_microbatches * layers
+
+
+def collectives_row(p: Problem, batch: EstimateBatch, layouts: LayoutBatch, row: int) -> tuple[Collective, ...]:
+    """Every collective of one layout's step, joined over phases."""
+    pieces = batch.parts
+    source = int(pieces.exchange_rows[row])
+    microbatches = float(np.broadcast_to(pieces.num_microbatches, (len(layouts),))[row])
+    totals: dict[tuple[str, tuple[str, ...], str], list[float]] = {}
+    for scope, exchanges in pieces.exchanges.items():
+        layers = float(pieces.slots[scope][row]) if scope in pieces.slots else 1.0
+        for exchange in exchanges:
+            repeats = layers * (1.0 if exchange.phase == "step" else microbatches)
+            count = _at(exchange.count, source) * repeats
+            if not count:
+                continue
+            axes = tuple(axis for axis in exchange.axes if getattr(layouts, axis)[row] > 1)
+            sums = totals.setdefault((exchange.kind, axes, exchange.name), [0.0, 0.0, 0.0])
+            sums[0] += count
+            sums[1] += count * _at(exchange.bytes_each, source)
+            sums[2] += _at(exchange.wire_bytes, source) * repeats
+    return tuple(
+        Collective(kind=kind, axes=axes, name=name, bytes_each=payload / count, count=count, wire_bytes=wire)
+        for (kind, axes, name), (count, payload, wire) in totals.items()
+    )
+
+
+def _at(value: Number, row: int) -> float:
+    return float(value[row]) if np.ndim(value) else float(value)
+
+
+def bytes_by_axes(collectives: tuple[Collective, ...]) -> dict[str, float]:
+    """Bytes that one device sends in a step, by the mesh axes of the group ("fsdp", "data+fsdp", ...)."""
+    totals: dict[str, float] = {}
+    for collective in collectives:
+        name = "+".join(collective.axes)
+        totals[name] = totals.get(name, 0.0) + collective.wire_bytes
+    return totals

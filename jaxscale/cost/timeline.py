@@ -1,0 +1,201 @@
+"""From prices to a step time: what hides behind what, the pipeline schedule, and the bounds on either side.
+
+A collective hides behind the compute it can run beside, up to the share that the stack manages to overlap:
+`hidden = min(overlap * communication, compute)`. The rest is exposed. Hidden communication is not free: it takes
+memory bandwidth and cores from the compute it hides behind (`overlap_slowdown`).
+
+`lower_s` lets everything hide, `upper_s` nothing; the estimate lies between them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxscale.cost.numbers import Number
+from jaxscale.cost.parts import Parts
+from jaxscale.cost.problem import Problem
+from jaxscale.schedule import StageTimes, makespan_s, ticks
+from jaxscale.types import LayoutBatch
+from jaxscale.types.layout import SCHEDULES
+
+HIDEABLE = ("tensor", "context", "expert", "fsdp", "pipeline")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimes:
+    """Seconds of a step: the total, its bounds, and parts that sum to it; arrays [n]."""
+
+    step_time_s: Number
+    lower_s: Number
+    upper_s: Number
+    parts_s: dict[str, Number]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pass:
+    """One direction of one microbatch through a stage: compute seconds by part, communication seconds by axis."""
+
+    compute_s: dict[str, Number]
+    comm_s: dict[str, Number]
+
+
+def step_times(p: Problem, layouts: LayoutBatch, pieces: Parts, updated_elements: Number) -> StepTimes:
+    """Assemble the step of every layout."""
+    comm = _communication(p, pieces)
+    forward = _Pass(compute_s=_sum_layers(pieces, "forward_s"), comm_s=comm["forward"])
+    again = sum(pieces.slots[k] * layer.recompute_s for k, layer in pieces.layers.items())
+    backward = _Pass(
+        compute_s=_sum_layers(pieces, "backward_s") | {"recompute": again},
+        comm_s={axis: comm["backward"][axis] + comm["recompute"][axis] for axis in comm["backward"]},
+    )
+    optimizer_s = _optimizer_s(p, layouts, updated_elements)
+    exposed = _assemble(p, layouts, pieces, forward, backward, comm["step"], optimizer_s, hide=_hide)
+    none = _assemble(p, layouts, pieces, forward, backward, comm["step"], optimizer_s, hide=_hide_nothing)
+    every = _assemble(p, layouts, pieces, forward, backward, comm["step"], optimizer_s, hide=_hide_all)
+    total, upper, lower = (sum(x.values()) for x in (exposed, none, every))
+    return StepTimes(
+        step_time_s=total, lower_s=p.xp.minimum(lower, total), upper_s=p.xp.maximum(upper, total), parts_s=exposed
+    )
+
+
+def _sum_layers(pieces: Parts, field: str) -> dict[str, Number]:
+    totals: dict[str, Number] = {"matmul": 0.0, "attention": 0.0, "elementwise": 0.0}
+    for kind, layer in pieces.layers.items():
+        for part, seconds in getattr(layer, field).items():
+            totals[part] = totals[part] + pieces.slots[kind] * seconds
+    return totals
+
+
+def _communication(p: Problem, pieces: Parts) -> dict[str, dict[str, Number]]:
+    """Seconds by phase and axis: of one microbatch through a stage, or of the step."""
+    axes = ("tensor", "context", "expert", "fsdp", "data", "pipeline")
+    totals: dict[str, dict[str, Number]] = {}
+    for phase in ("forward", "backward", "recompute", "step"):
+        totals[phase] = {axis: 0.0 for axis in axes}
+        for scope, exchanges in pieces.exchanges.items():
+            sums: dict[str, Number] = {}
+            for exchange in exchanges:
+                if exchange.phase == phase:
+                    sums[exchange.axis] = sums.get(exchange.axis, 0.0) + exchange.seconds
+            for axis, seconds in sums.items():
+                each = seconds[pieces.exchange_rows] if getattr(seconds, "ndim", 0) else seconds
+                totals[phase][axis] = totals[phase][axis] + each * pieces.slots.get(scope, 1.0)
+    return totals
+
+
+Hide = Callable[[Problem, str, Number, Number], tuple[Number, Number]]
+
+
+def _hide(p: Problem, axis: str, comm_s: Number, compute_s: Number) -> tuple[Number, Number]:
+    """Exposed seconds, and seconds by which hidden communication slows compute."""
+    hidden = p.xp.minimum(getattr(p.stack, f"{axis}_overlap") * comm_s, compute_s)
+    return comm_s - hidden, hidden * p.stack.overlap_slowdown
+
+
+def _hide_nothing(p: Problem, axis: str, comm_s: Number, compute_s: Number) -> tuple[Number, Number]:
+    return comm_s, 0.0
+
+
+def _hide_all(p: Problem, axis: str, comm_s: Number, compute_s: Number) -> tuple[Number, Number]:
+    return p.xp.maximum(comm_s - compute_s, 0.0), 0.0
+
+
+def _expose(p: Problem, one: _Pass, hide: Hide) -> dict[str, Number]:
+    """One pass with each axis's communication set against what compute is left to hide it."""
+    room = sum(one.compute_s.values())
+    exposed = dict(one.compute_s)
+    slowdown: Number = 0.0
+    for axis in ("tensor", "expert", "context", "fsdp"):
+        left, slower = hide(p, axis, one.comm_s[axis], room)
+        room = p.xp.maximum(room - (one.comm_s[axis] - left), 0.0)
+        exposed[axis] = left
+        slowdown = slowdown + slower
+    exposed["contention"] = slowdown
+    return exposed
+
+
+def _assemble(
+    p: Problem,
+    layouts: LayoutBatch,
+    pieces: Parts,
+    forward: _Pass,
+    backward: _Pass,
+    step_comm: dict[str, Number],
+    optimizer_s: Number,
+    hide: Hide,
+) -> dict[str, Number]:
+    """Time parts of the whole step under one hiding rule; they sum to the step."""
+    stack, m = p.stack, pieces.num_microbatches
+    ahead, back = _expose(p, forward, hide), _expose(p, backward, hide)
+    head = pieces.head
+    head_forward, head_backward = sum(head.forward_s.values()), sum(head.backward_s.values())
+    forward_s, backward_s = sum(ahead.values()), sum(back.values())
+    send_s, _ = hide(p, "pipeline", forward.comm_s["pipeline"], forward_s / layouts.virtual_stages)
+    total = pipeline_s(p, layouts, m, forward_s, backward_s, pieces.embedding_s, head_forward + head_backward, send_s)
+    merged = {part: m * (ahead.get(part, 0.0) + back.get(part, 0.0)) for part in (*ahead, "recompute")}
+    for part in ("matmul", "attention", "elementwise"):
+        merged[part] = merged[part] + m * (head.forward_s[part] + head.backward_s[part])
+    merged["elementwise"] = merged["elementwise"] + m * 2.0 * pieces.embedding_s
+    merged["pipeline"] = p.xp.maximum(total - sum(merged.values()), 0.0)
+    # The last microbatch's backward is what gradient reduction can hide behind.
+    left, slower = hide(p, "data", step_comm["data"], backward_s)
+    merged["data"] = left
+    merged["contention"] = merged["contention"] + slower
+    merged["optimizer"] = optimizer_s
+    merged["overhead"] = stack.step_overhead_s + m * stack.microbatch_overhead_s
+    return merged
+
+
+def pipeline_s(
+    p: Problem,
+    layouts: LayoutBatch,
+    num_microbatches: Number,
+    forward_s: Number,
+    backward_s: Number,
+    embedding_s: Number,
+    head_s: Number,
+    send_s: Number,
+) -> Number:
+    """Seconds of all microbatches through all stages, by each row's own schedule; seconds are of a whole stage.
+
+    One XLA program runs the same ticks on every stage: `circular` for gpipe and interleaved, `scan_1f1b` for 1f1b,
+    whose tick also repeats the forward pass of the stage. Other stacks run the classical schedules.
+    """
+    v, stages, xp = layouts.virtual_stages, layouts.pipeline, p.xp
+    times = StageTimes(
+        forward_s=forward_s / v, backward_s=backward_s / v, first_forward_s=embedding_s, first_backward_s=embedding_s,
+        last_forward_s=head_s / 3.0, last_backward_s=head_s * (2.0 / 3.0), send_s=send_s,
+    )  # fmt: skip
+    forms = {}
+    for name in SCHEDULES:
+        used = bool(np.any(layouts.schedule == SCHEDULES.index(name)))
+        if not used:
+            continue
+        if p.stack.spmd:
+            forms[name] = _spmd_s(name, stages, num_microbatches, v, times)
+        else:
+            forms[name] = makespan_s(name, stages=stages, microbatches=num_microbatches, chunks=v, times=times)
+    total: Number = 0.0
+    for name, seconds in forms.items():
+        total = total + xp.where(layouts.schedule == SCHEDULES.index(name), seconds, 0.0)
+    alone = num_microbatches * (forward_s + backward_s + 2.0 * embedding_s + head_s)
+    return xp.where(stages > 1, total, alone)
+
+
+def _spmd_s(name: str, stages: Number, m: Number, v: Number, t: StageTimes) -> Number:
+    """All stages tick together, as long as the slowest stage's tick takes."""
+    extra = t.first_forward_s + t.first_backward_s + t.last_forward_s + t.last_backward_s
+    if name in ("1f1b", "zero_bubble"):
+        rounds = ticks("scan_1f1b", stages=stages, microbatches=m)
+        return rounds * (2.0 * t.forward_s + t.backward_s + 2.0 * t.send_s) + m * extra
+    rounds = ticks("circular", stages=stages, microbatches=m, chunks=v)
+    return rounds * (t.forward_s + t.backward_s + 2.0 * t.send_s) + m * extra
+
+
+def _optimizer_s(p: Problem, layouts: LayoutBatch, elements: Number) -> Number:
+    """Read gradient, master weight and state, write weight and state; offloaded state crosses to the host and back."""
+    traffic = elements * (p.grad_bytes + 2.0 * p.master_bytes + 2.0 * p.state_bytes)
+    on_device = traffic / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
+    host = layouts.offload_optimizer * elements * p.state_bytes / p.device.host_bytes_per_s
+    return on_device + p.xp.maximum(host, 0.0) * 2.0
