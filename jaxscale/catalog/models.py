@@ -55,8 +55,8 @@ def _preset(name: str) -> ModelShape:
 
 
 def _canonical(name: str) -> str:
-    """Spelling that does not matter: case, and whether - _ . or nothing stands between words."""
-    return name.strip().lower().translate(str.maketrans("", "", "-_. "))
+    """Spelling that does not matter: case, and whether a dash, an underscore or nothing stands between words."""
+    return name.strip().lower().translate(str.maketrans("", "", "-_ "))
 
 
 def _from_config(path: Path) -> ModelShape:

@@ -63,7 +63,7 @@ class ShapeNumbers:
     qk_rope_head_dim: Number
     qk_nope_head_dim: Number
     qk_norm_params: Number  # of one layer
-    norm_width: Number  # parameters of one model-wide norm: d_model, or twice that with a bias
+    norm_width: Number  # parameters of one model-wide norm: d_model, twice that with a bias, 0 without a scale
     qkv_bias: Number
     attention_out_bias: Number
     mlp_bias: Number
@@ -94,7 +94,7 @@ def shape_numbers(shape: ModelShape) -> ShapeNumbers:
         tied=shape.tied_embeddings,
         learned_positions=shape.positions == "learned",
     )
-    norm_factor = 2 if shape.norm == "layernorm" and shape.norm_bias else 1
+    norm_factor = int(shape.norm_scale) + int(shape.norm == "layernorm" and shape.norm_bias)
     if shape.qk_norm == "head":
         qk_norm_params = 2 * shape.head_dim * norm_factor
     elif shape.qk_norm == "full":

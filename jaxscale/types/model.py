@@ -163,6 +163,7 @@ class ModelShape:
     norm: Norm = "rmsnorm"
     norm_placement: NormPlacement = "pre"
     norm_epsilon: float = 1e-6
+    norm_scale: bool = True  # False: norms have no parameters at all (OLMo 1)
     norm_bias: bool = False  # layernorm only
     norm_unit_offset: bool = False  # weight stored as (1 + w), Gemma
     qk_norm: QkNorm = "none"  # per head (Qwen3, Gemma 3) or over all heads at once (OLMo 2)
