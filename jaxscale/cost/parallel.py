@@ -191,23 +191,27 @@ def weight_exchanges(net: Network, weights: Weights, count: Number) -> Iterator[
     each = weights.elements / count
     gathered, reduced = each * p.compute_bytes, each * p.reduce_bytes
     group, wide = weights.group, ("data", *weights.group)
-    for axes, level in ((group, 1), (wide, 2)):
-        per_microbatch = count * (params == level)
-        yield net.exchange("weights", "all-gather", "fsdp", axes, "forward", gathered, per_microbatch)
-        yield net.exchange("weights", "all-gather", "fsdp", axes, "backward", gathered, per_microbatch)
-        yield net.exchange("gradients", "reduce-scatter", "fsdp", axes, "backward", reduced, per_microbatch)
-        zero2 = count * ((params < level) & (grads == level))
-        yield net.exchange("gradients", "reduce-scatter", "fsdp", axes, "backward", reduced, zero2)
-        zero1 = count * ((grads < level) & (optim == level))
-        yield net.exchange("gradients", "reduce-scatter", "data", axes, "step", reduced, zero1)
-        updated = count * ((params < level) & (optim == level))
-        yield net.exchange("updated weights", "all-gather", "data", axes, "step", gathered, updated)
-    # What is not split at all is summed whole; what is split within the group is summed over the replicas.
-    yield net.exchange("gradients", "all-reduce", "data", wide, "step", reduced, count * (optim == 0))
     members = 1.0
     for axis in group:
         members = members * getattr(layouts, axis)
-    yield net.exchange("gradients", "all-reduce", "data", ("data",), "step", reduced / members, count * (optim == 1))
+    # (name, kind, what it can hide behind, axes, phase, payload, rows that do it)
+    rows: list[tuple[str, str, Axis, tuple[str, ...], Phase, Number, np.ndarray]] = []
+    for axes, level in ((group, 1), (wide, 2)):
+        zero3, zero2 = params == level, (params < level) & (grads == level)
+        zero1, updated = (grads < level) & (optim == level), (params < level) & (optim == level)
+        rows += [
+            ("weights", "all-gather", "fsdp", axes, "forward", gathered, zero3),
+            ("weights", "all-gather", "fsdp", axes, "backward", gathered, zero3),
+            ("gradients", "reduce-scatter", "fsdp", axes, "backward", reduced, zero3 | zero2),
+            ("gradients", "reduce-scatter", "data", axes, "step", reduced, zero1),
+            ("updated weights", "all-gather", "data", axes, "step", gathered, updated),
+        ]
+    # What is not split at all is summed whole; what is split within the group is summed over the replicas.
+    rows.append(("gradients", "all-reduce", "data", wide, "step", reduced, optim == 0))
+    rows.append(("gradients", "all-reduce", "data", ("data",), "step", reduced / members, optim == 1))
+    for name, kind, axis, axes, phase, payload, used in rows:
+        if used.any():
+            yield net.exchange(name, kind, axis, axes, phase, payload, count * used)
 
 
 def pipeline_exchanges(net: Network, tokens: Number, sends: Number) -> Iterator[Exchange]:

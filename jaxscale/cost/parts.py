@@ -17,6 +17,7 @@ from jaxscale.cost.remat import recompute_table, remat_plan
 from jaxscale.types import REMAT_POLICIES, LayoutBatch
 
 FLOAT32 = 4.0
+DENSE_KEYS = 1 << 22  # up to here a table is faster than a sort
 LAYER_COLUMNS = ("microbatch_size", "tensor", "context", "expert", "sequence_parallel")
 COMM_COLUMNS = (
     "data", "fsdp", "expert", "context", "tensor", "pipeline", "microbatch_size", "sequence_parallel",
@@ -104,12 +105,27 @@ def distinct(layouts: LayoutBatch, columns: tuple[str, ...]) -> tuple[LayoutBatc
     ([2, 4], [0, 1, 0])
     """
     key = np.zeros(len(layouts), dtype=np.int64)
+    keys = 1
     for name in columns:
-        column = getattr(layouts, name)
-        values = np.unique(column)
-        key = key * len(values) + np.searchsorted(values, column)
-    _, first, index = np.unique(key, return_index=True, return_inverse=True)
-    return layouts.take(first), index
+        codes, count = _codes(getattr(layouts, name))
+        key, keys = key * count + codes, keys * count
+    if keys > DENSE_KEYS:
+        _, first, index = np.unique(key, return_index=True, return_inverse=True)
+        return layouts.take(first), index
+    row_of_key = np.full(keys, -1, dtype=np.int64)
+    row_of_key[key] = np.arange(len(layouts))  # the last row of each key stands for it
+    first = row_of_key[row_of_key >= 0]
+    row_of_key[row_of_key >= 0] = np.arange(len(first))
+    return layouts.take(first), row_of_key[key]
+
+
+def _codes(column: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number the distinct values of a column of small non-negative integers, ascending."""
+    if column.max() > DENSE_KEYS:
+        values, codes = np.unique(column, return_inverse=True)
+        return codes, len(values)
+    present = np.bincount(column) > 0
+    return (np.cumsum(present) - 1)[column], int(present.sum())
 
 
 def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:
