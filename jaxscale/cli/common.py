@@ -1,0 +1,172 @@
+"""What the verbs share: the options that say what is trained on what, and how they become values.
+
+A verb that takes `@request_options()` is called with one `request`, which holds the resolved model shape, workload,
+cluster(s) and layout:
+
+    @click.command()
+    @request_options(layout=True)
+    @json_option
+    def command(request: Request, as_json: bool) -> None: ...
+
+MODEL may be a run spec file (see `jaxscale.catalog.load_spec`) that stands for all flags; a flag given beside it wins.
+"""
+
+import functools
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from jaxscale.errors import SpecError
+from jaxscale.types import (
+    OPTIMIZERS,
+    PRECISIONS,
+    Cluster,
+    Layout,
+    ModelShape,
+    Workload,
+    optimizer_named,
+    parse_layout,
+    precision_named,
+)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+LARGEST_CHIPS = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a command line asks about, as values."""
+
+    shape: ModelShape
+    workload: Workload
+    clusters: tuple[Cluster, ...]
+    layout: Layout | None = None
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster, of a verb that answers for one."""
+        if len(self.clusters) != 1:
+            names = ", ".join(cluster.name for cluster in self.clusters)
+            raise SpecError(f"--cluster: one cluster is needed here, got {len(self.clusters)}: {names}")
+        return self.clusters[0]
+
+    @property
+    def only_layout(self) -> Layout:
+        """The layout, of a verb that cannot do without."""
+        if self.layout is None:
+            raise SpecError('--layout is missing; write it like --layout "fsdp=16,tensor=4,remat=full"')
+        return self.layout
+
+
+def request_options(*, layout: bool = False) -> Callable[[Command], Command]:
+    """Add MODEL, --cluster, --chips, --seq-len, --global-batch-size, --precision, --optimizer (and --layout)."""
+    options = [
+        click.argument("model"),
+        click.option(
+            "--cluster", "clusters", multiple=True, metavar="C", help="v5p-64, h100-sxm:64, cpu:8 or a YAML file."
+        ),
+        click.option(
+            "--chips", type=click.IntRange(1, LARGEST_CHIPS), metavar="N", help="Another size of that cluster."
+        ),
+        click.option("--seq-len", type=int, metavar="S", help="Tokens of one sequence."),
+        click.option("--global-batch-size", type=int, metavar="B", help="Sequences of one optimizer step."),
+        click.option("--precision", metavar="P", help=f"{', '.join(PRECISIONS)}.  [default: bf16]"),
+        click.option("--optimizer", metavar="O", help=f"{', '.join(OPTIMIZERS)}.  [default: adamw]"),
+    ]
+    if layout:
+        options.append(click.option("--layout", metavar="L", help='Such as "fsdp=16,tensor=4,sp=true,remat=full".'))
+
+    def decorate(verb: Command) -> Command:
+        @functools.wraps(verb)
+        def resolved(*args: Any, model: str, clusters: tuple[str, ...], **others: Any) -> Any:
+            names = ("chips", "seq_len", "global_batch_size", "precision", "optimizer", "layout")
+            flags = {name: others.pop(name, None) for name in names}
+            return verb(*args, request=resolve(model, clusters, **flags), **others)
+
+        for option in reversed(options):
+            resolved = option(resolved)
+        return resolved  # type: ignore[return-value]
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+
+def resolve(
+    model: str,
+    clusters: tuple[str, ...],
+    *,
+    chips: int | None = None,
+    seq_len: int | None = None,
+    global_batch_size: int | None = None,
+    precision: str | None = None,
+    optimizer: str | None = None,
+    layout: str | None = None,
+) -> Request:
+    """Turn flags into values; every flag that is wrong is a JaxscaleError that names it."""
+    from jaxscale.catalog import load_cluster, load_model
+
+    shape = load_model(model)
+    if not clusters:
+        raise SpecError("--cluster is missing; write it like --cluster v5p-64 (`jaxscale clusters` lists them)")
+    workload = Workload(
+        seq_len=_given("--seq-len", seq_len),
+        global_batch_size=_given("--global-batch-size", global_batch_size),
+        precision=precision_named(precision or "bf16"),
+        optimizer=optimizer_named(optimizer or "adamw"),
+    )
+    return Request(
+        shape=shape,
+        workload=workload,
+        clusters=tuple(load_cluster(name, num_chips=chips) for name in clusters),
+        layout=parse_layout(layout) if layout is not None else None,
+    )
+
+
+def _given(flag: str, value: int | None) -> int:
+    if value is None:
+        raise SpecError(f"{flag} is missing; write it like {flag} {8192 if flag == '--seq-len' else 128}")
+    return value
+
+
+def check_writable(path: Path) -> None:
+    """Raise unless a file can be written at `path`; called before long work whose result goes there."""
+    if path.is_dir():
+        raise SpecError(f"{path}: is a folder; name a file in it, such as {path / 'report.html'}")
+    folder = path.parent
+    if not folder.is_dir():
+        raise SpecError(f"{path}: the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise SpecError(f"{path}: cannot be written: permission denied")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` beside `path` and move it into place, so that nobody meets half a file."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(text)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
