@@ -45,6 +45,7 @@ class MoEShape:
     num_expert_groups: int = 1
     groups_per_token: int = 1
     expert_bias: bool = False
+    router_prototypes: bool = False  # M6-T: experts_per_token routers, each top-1 over its own share of the experts
 
     def __post_init__(self) -> None:
         require_positive_int(
@@ -75,6 +76,11 @@ class MoEShape:
             raise SpecError(
                 f"moe: num_expert_groups={self.num_expert_groups} must divide num_experts={self.num_experts} "
                 f"and be at least groups_per_token={self.groups_per_token}"
+            )
+        if self.router_prototypes and (self.num_experts % self.experts_per_token or self.router != "softmax"):
+            raise SpecError(
+                f"moe: router_prototypes needs router='softmax' and experts_per_token={self.experts_per_token} "
+                f"to divide num_experts={self.num_experts}"
             )
 
 
@@ -205,9 +211,7 @@ class ModelShape:
         require_choice(owner, allowed=get_args(QkNorm), qk_norm=self.qk_norm)
         require_choice(owner, allowed=get_args(Positions), positions=self.positions)
         if self.num_heads % self.num_kv_heads:
-            raise SpecError(
-                f"{owner}: num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}"
-            )
+            raise SpecError(f"{owner}: num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}")
         if self.positions == "learned" and not self.max_seq_len:
             raise SpecError(f"{owner}: learned positions need max_seq_len above zero")
         if self.global_interval and not self.window:

@@ -54,6 +54,7 @@ from jaxscale.zoo.kernels import Execution
 from jaxscale.zoo.layers import Context
 from jaxscale.zoo.loss import LossSums, head_loss
 from jaxscale.zoo.params import EXPERT_DIM, LAYERS_DIM, TENSOR_DIMS, ParamInfo
+from jaxscale.zoo.routing import RoutingStats, balanced_bias
 
 __all__ = [
     "EXPERT_DIM",
@@ -69,9 +70,11 @@ __all__ = [
     "LocalComms",
     "LossSums",
     "ParamInfo",
+    "RoutingStats",
     "Segment",
     "abstract_params",
     "apply_sinks",
+    "balanced_bias",
     "block_backward",
     "block_forward",
     "embed",

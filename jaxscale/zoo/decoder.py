@@ -19,11 +19,14 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxscale.types import ModelShape
+from jaxscale.zoo.attention_layers import Attention, LatentAttention
 from jaxscale.zoo.comms import Comms, LocalComms
 from jaxscale.zoo.kernels import Execution
-from jaxscale.zoo.layers import MLP, Attention, Context, Norm
+from jaxscale.zoo.layers import Context, FeedForward, Norm, Run
+from jaxscale.zoo.moe import MoE
 from jaxscale.zoo.params import ParamInfo, info_of, param
 from jaxscale.zoo.rope import rope_table
+from jaxscale.zoo.routing import RoutingStats
 
 Array = jax.Array
 Params = Any  # a tree of arrays
@@ -59,7 +62,7 @@ def layer_kinds(shape: ModelShape) -> tuple[LayerKind, ...]:
 
 
 def segments(kinds: tuple[LayerKind, ...]) -> tuple[Segment, ...]:
-    """Compress a list of layers into few segments: at each place the repeating pattern that covers most, shortest first."""
+    """Compress a list of layers into few segments: at each place the pattern that repeats over most layers."""
     found: list[Segment] = []
     start = 0
     while start < len(kinds):
@@ -90,11 +93,7 @@ class Embedding(nnx.Module):
             rngs, (shape.vocab_size, shape.d_model), ("vocab", "d_model"), fan_in=shape.d_model,
             pad=(vocab_size - shape.vocab_size, 0),
         )  # fmt: skip
-        if shape.positions == "learned":
-            self.positions = param(
-                rngs, (shape.max_seq_len, shape.d_model), ("positions", "d_model"), fan_in=shape.d_model,
-                tensor_grad="sequence",
-            )  # fmt: skip
+        self.positions = _position_table(shape, rngs) if shape.positions == "learned" else None
 
     def __call__(self, tokens: Array, positions: Array, *, comms: Comms, dtype: Any) -> Array:
         """Tokens [b, t] -> residual stream [b, t, D], or [b, t/tp, D] with sequence parallelism."""
@@ -105,30 +104,54 @@ class Embedding(nnx.Module):
         x = comms.embed_reduce(jnp.where(held[..., None], rows, 0))
         if self.shape.embedding_scale != 1.0:
             x = x * jnp.asarray(self.shape.embedding_scale, dtype)
-        if self.shape.positions == "learned":
+        if self.positions is not None:
             x = x + self.positions[...].astype(dtype)[comms.stream_slice(positions)]
         return x
 
 
+def _position_table(shape: ModelShape, rngs: nnx.Rngs) -> nnx.Param:
+    size, dims = (shape.max_seq_len, shape.d_model), ("positions", "d_model")
+    return param(rngs, size, dims, fan_in=shape.d_model, tensor_grad="sequence")
+
+
 class Block(nnx.Module):
-    """One transformer layer."""
+    """One transformer layer: attention and feed-forward, each between optional norms, added to the residual stream."""
 
     def __init__(self, shape: ModelShape, kind: LayerKind, *, rngs: nnx.Rngs):
         self.shape, self.kind = shape, kind
-        self.attention_norm = Norm(shape, rngs=rngs)
-        self.attention = Attention(shape, rngs=rngs)
-        self.mlp_norm = Norm(shape, rngs=rngs)
-        self.mlp = MLP(shape, rngs=rngs)
+        pre, post = shape.norm_placement in ("pre", "sandwich"), shape.norm_placement in ("post", "sandwich")
+        self.attention_norm = Norm(shape, rngs=rngs) if pre else None
+        self.attention = (LatentAttention if shape.mla else Attention)(shape, rngs=rngs)
+        self.attention_post_norm = Norm(shape, rngs=rngs) if post else None
+        self.mlp_norm = Norm(shape, rngs=rngs) if pre and not shape.parallel_shared_norm else None
+        if kind.moe:
+            self.mlp: MoE | FeedForward = MoE(shape, rngs=rngs)
+        else:
+            self.mlp = FeedForward(shape, width=shape.d_ff, dim="d_ff", prefix="mlp", bias=shape.mlp_bias, rngs=rngs)
+        self.mlp_post_norm = Norm(shape, rngs=rngs) if post else None
 
-    def __call__(self, x: Array, context: Context, *, comms: Comms, execution: Execution) -> tuple[Array, Any]:
-        """Residual stream -> (residual stream, routing statistics or None)."""
-        h = checkpoint_name(self.attention_norm(x), "attention_norm")
-        h = checkpoint_name(comms.enter_column(h), "attention_in")
-        partial = self.attention(h, context, window=self.kind.window, comms=comms, execution=execution)
-        x = checkpoint_name(x + checkpoint_name(comms.leave_row(partial), "attention_out"), "attention_residual")
-        h = checkpoint_name(self.mlp_norm(x), "mlp_norm")
-        h = checkpoint_name(comms.enter_column(h), "mlp_in")
-        return x + checkpoint_name(comms.leave_row(self.mlp(h)), "mlp_down"), None
+    def __call__(self, x: Array, context: Context, run: Run) -> tuple[Array, RoutingStats | None]:
+        """Residual stream -> (residual stream, routing statistics of a sparse layer)."""
+        normed = _named(self.attention_norm, x, "attention_norm")
+        h = checkpoint_name(run.comms.enter_column(normed), "attention_in")
+        attended = self.attention(h, context, run, window=self.kind.window)
+        attended = _named(self.attention_post_norm, attended, "attention_post_norm")
+        if self.shape.parallel_block:
+            source = normed if self.shape.parallel_shared_norm else _named(self.mlp_norm, x, "mlp_norm")
+            mixed, stats = self._feed_forward(source, run)
+            return x + attended + mixed, stats
+        x = checkpoint_name(x + attended, "attention_residual")
+        mixed, stats = self._feed_forward(_named(self.mlp_norm, x, "mlp_norm"), run)
+        return x + mixed, stats
+
+    def _feed_forward(self, normed: Array, run: Run) -> tuple[Array, RoutingStats | None]:
+        h = checkpoint_name(run.comms.enter_column(normed), "mlp_in")
+        y, stats = self.mlp(h, run) if isinstance(self.mlp, MoE) else (self.mlp(h, run), None)
+        return _named(self.mlp_post_norm, y, "mlp_post_norm"), stats
+
+
+def _named(norm: Norm | None, x: Array, name: str) -> Array:
+    return x if norm is None else checkpoint_name(norm(x), name)
 
 
 class Head(nnx.Module):
@@ -137,20 +160,24 @@ class Head(nnx.Module):
     def __init__(self, shape: ModelShape, *, vocab_size: int, rngs: nnx.Rngs):
         self.shape = shape
         self.norm = Norm(shape, rngs=rngs)
-        if not shape.tied_embeddings:
-            self.kernel = param(
-                rngs, (shape.d_model, shape.vocab_size), ("d_model", "vocab"), fan_in=shape.d_model,
-                pad=(0, vocab_size - shape.vocab_size),
-            )  # fmt: skip
+        self.kernel = None if shape.tied_embeddings else _output_kernel(shape, vocab_size, rngs)
 
     def __call__(self, x: Array, table: Array | None, *, comms: Comms) -> Array:
         """Residual stream -> logits of the vocabulary held here, [b, t, V/tp]."""
         x = comms.enter_column(checkpoint_name(self.norm(x), "final_norm"))
-        kernel = self.kernel[...] if table is None else table.T
-        logits = x @ kernel.astype(x.dtype)
+        if self.kernel is None:
+            assert table is not None, "tied embeddings: the table is the head"
+            logits = jnp.einsum("btd,vd->btv", x, table.astype(x.dtype))
+        else:
+            logits = jnp.einsum("btd,dv->btv", x, self.kernel[...].astype(x.dtype))
         if self.shape.logit_softcap:
             logits = self.shape.logit_softcap * jnp.tanh(logits / self.shape.logit_softcap)
         return checkpoint_name(logits, "logits")
+
+
+def _output_kernel(shape: ModelShape, vocab_size: int, rngs: nnx.Rngs) -> nnx.Param:
+    size, padding = (shape.d_model, shape.vocab_size), (0, vocab_size - shape.vocab_size)
+    return param(rngs, size, ("d_model", "vocab"), fan_in=shape.d_model, pad=padding)
 
 
 def padded_vocab(shape: ModelShape, multiple: int) -> int:
@@ -251,10 +278,10 @@ LayerBody = Callable[[Params, Array, Context], tuple[Array, Any]]
 
 def layer_body(shape: ModelShape, kind: LayerKind, *, comms: Comms, execution: Execution) -> LayerBody:
     """One layer as a pure function (layer parameters, stream, context) -> (stream, routing statistics or None)."""
-    graph = _abstract(shape, kind)[0]
+    graph, run = _abstract(shape, kind)[0], Run(comms=comms, execution=execution)
 
     def body(params: Params, x: Array, context: Context) -> tuple[Array, Any]:
-        return nnx.merge(graph, params)(x, context, comms=comms, execution=execution)
+        return nnx.merge(graph, params)(x, context, run)
 
     return body
 

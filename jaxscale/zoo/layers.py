@@ -1,11 +1,14 @@
-"""Norms, attention and the dense MLP as flax NNX modules.
+"""Norms, linear maps and feed-forward as flax NNX modules.
 
 A module infers its local number of heads or width of the MLP from the parameters it holds, so the same code runs on
 whole weights and on a tensor rank's share of them. Parameters are cast to the activations' dtype where they are used;
-norms and softmax compute in float32.
+norms compute in float32.
+
+Notation: b sequences, t tokens of the context shard, D d_model, F d_ff, H head width.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +16,22 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxscale.types import ModelShape
-from jaxscale.zoo.attention import AttentionInputs, AttentionSpec
 from jaxscale.zoo.comms import Comms
-from jaxscale.zoo.kernels import Execution, attention_kernel
+from jaxscale.zoo.kernels import Execution, matmul
 from jaxscale.zoo.params import TensorGrad, param
-from jaxscale.zoo.rope import RopeTable, alibi_slopes, apply_rope
+from jaxscale.zoo.rope import RopeTable
 
 Array = jax.Array
+
+GPT_OSS_ALPHA = 1.702  # slope of the sigmoid in gpt-oss's clamped unit (arXiv 2508.10925, section 2.2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Where and how a layer runs: the mesh hooks and the choice of kernels. Static."""
+
+    comms: Comms
+    execution: Execution
 
 
 @jax.tree_util.register_dataclass
@@ -36,13 +48,19 @@ class Context:
 class Norm(nnx.Module):
     """RMSNorm (arXiv 1910.07467) or LayerNorm over the last dim, in float32."""
 
-    def __init__(self, shape: ModelShape, *, rngs: nnx.Rngs, width: int = 0, tensor_grad: TensorGrad = "sequence"):
+    def __init__(
+        self,
+        shape: ModelShape,
+        *,
+        rngs: nnx.Rngs,
+        width: int = 0,
+        dim: str = "d_model",
+        tensor_grad: TensorGrad = "sequence",
+    ):
         self.shape = shape
-        size, dims = (width,) if width else (shape.d_model,), ("head_dim",) if width else ("d_model",)
-        fill = 0.0 if shape.norm_unit_offset else 1.0
-        self.scale = param(rngs, size, dims, fill=fill, tensor_grad=tensor_grad)
-        if shape.norm == "layernorm" and shape.norm_bias:
-            self.bias = param(rngs, size, dims, tensor_grad=tensor_grad)
+        size = (width or shape.d_model,)
+        self.scale = param(rngs, size, (dim,), fill=_initial_scale(shape), tensor_grad=tensor_grad)
+        self.bias = param(rngs, size, (dim,), tensor_grad=tensor_grad) if _has_bias(shape) else None
 
     def __call__(self, x: Array) -> Array:
         """[..., width] -> the same shape and dtype."""
@@ -51,94 +69,100 @@ class Norm(nnx.Module):
             values = values - jnp.mean(values, axis=-1, keepdims=True)
         mean_square = jnp.mean(jnp.square(values), axis=-1, keepdims=True)
         values = values * jax.lax.rsqrt(mean_square + self.shape.norm_epsilon)
-        scale = self.scale[...].astype(jnp.float32) + (1.0 if self.shape.norm_unit_offset else 0.0)
-        values = values * scale
-        if hasattr(self, "bias"):
-            values = values + self.bias[...].astype(jnp.float32)
-        return values.astype(x.dtype)
+        return _affine(self.shape, values, self.scale, self.bias).astype(x.dtype)
 
 
-def linear(x: Array, weight: nnx.Param, bias: nnx.Param | None, equation: str) -> Array:
+class HeadsNorm(nnx.Module):
+    """One norm over all heads at once (OLMo 2): its statistics are summed over the tensor axis."""
+
+    def __init__(self, shape: ModelShape, *, heads: int, dim: Literal["heads", "kv_heads"], rngs: nnx.Rngs):
+        self.shape = shape
+        size, dims = (heads, shape.head_dim), (dim, "head_dim")
+        self.scale = param(rngs, size, dims, fill=_initial_scale(shape))
+        self.bias = param(rngs, size, dims) if _has_bias(shape) else None
+
+    def __call__(self, x: Array, comms: Comms) -> Array:
+        """[b, t, heads, H] -> the same."""
+        values = x.astype(jnp.float32)
+        count = values.shape[-2] * values.shape[-1] * comms.tensor_size
+
+        def mean(y: Array) -> Array:
+            return comms.heads_sum(jnp.sum(y, axis=(-2, -1)))[..., None, None] / count
+
+        if self.shape.norm == "layernorm":
+            values = values - mean(values)
+        values = values * jax.lax.rsqrt(mean(jnp.square(values)) + self.shape.norm_epsilon)
+        return _affine(self.shape, values, self.scale, self.bias).astype(x.dtype)
+
+
+def _has_bias(shape: ModelShape) -> bool:
+    return shape.norm == "layernorm" and shape.norm_bias
+
+
+def _initial_scale(shape: ModelShape) -> float:
+    return 0.0 if shape.norm_unit_offset else 1.0
+
+
+def _affine(shape: ModelShape, values: Array, scale: nnx.Param, bias: nnx.Param | None) -> Array:
+    offset = 1.0 if shape.norm_unit_offset else 0.0
+    values = values * (scale[...].astype(jnp.float32) + offset)
+    return values if bias is None else values + bias[...].astype(jnp.float32)
+
+
+def linear(x: Array, weight: nnx.Param, equation: str, run: Run, bias: nnx.Param | None = None) -> Array:
     """Matmul by einsum in the activations' dtype, plus a bias that broadcasts over leading dims."""
-    y = jnp.einsum(equation, x, weight[...].astype(x.dtype))
+    y = matmul(run.execution)(equation, x, weight[...].astype(x.dtype))
     return y if bias is None else y + bias[...].astype(x.dtype)
 
 
-class Attention(nnx.Module):
-    """Multi-head, grouped-query and multi-query attention."""
-
-    def __init__(self, shape: ModelShape, *, rngs: nnx.Rngs):
-        self.shape = shape
-        d, n, k, h = shape.d_model, shape.num_heads, shape.num_kv_heads, shape.head_dim
-        self.q = param(rngs, (d, n, h), ("d_model", "heads", "head_dim"), fan_in=d)
-        self.k = param(rngs, (d, k, h), ("d_model", "kv_heads", "head_dim"), fan_in=d)
-        self.v = param(rngs, (d, k, h), ("d_model", "kv_heads", "head_dim"), fan_in=d)
-        self.out = param(rngs, (n, h, d), ("heads", "head_dim", "d_model"), fan_in=n * h)
-        self.q_bias = self.k_bias = self.v_bias = None
-
-    def __call__(self, x: Array, context: Context, *, window: int, comms: Comms, execution: Execution) -> Array:
-        """[b, t, D] -> partial sums [b, t, D] over the tensor axis."""
-        shape = self.shape
-        q = linear(x, self.q, self.q_bias, "btd,dnh->btnh")
-        k = linear(x, self.k, self.k_bias, "btd,dnh->btnh")
-        v = linear(x, self.v, self.v_bias, "btd,dnh->btnh")
-        table = context.local_rope if window else context.rope
-        if table is not None:
-            q, k = apply_rope(q, table), apply_rope(k, table)
-        q, k, v = (checkpoint_name(y, name) for y, name in ((q, "q"), (k, "k"), (v, "v")))
-        spec = AttentionSpec(
-            scale=shape.attention_scale or shape.head_dim**-0.5, window=window, softcap=shape.attention_softcap
-        )
-        inputs = attention_inputs(shape, context, comms, local_heads=q.shape[2])
-        out = comms.attend(attention_kernel(execution.attention), q, k, v, inputs, spec)
-        return jnp.einsum("btnh,nhd->btd", out, self.out[...].astype(x.dtype))
-
-
-def attention_inputs(
-    shape: ModelShape, context: Context, comms: Comms, *, local_heads: int, sinks: Array | None = None
-) -> AttentionInputs:
-    """Positions, segments and per-head extras of the heads held here."""
-    slopes = None
-    if shape.positions == "alibi":
-        first = comms.tensor_index() * local_heads
-        slopes = jax.lax.dynamic_slice_in_dim(jnp.asarray(alibi_slopes(shape.num_heads)), first, local_heads)
-    return AttentionInputs(
-        q_positions=context.positions,
-        kv_positions=context.positions,
-        q_segments=context.segments,
-        kv_segments=context.segments,
-        sinks=sinks,
-        slopes=slopes,
-    )
-
-
-class MLP(nnx.Module):
-    """A dense feed-forward: gate and up, activation, down."""
-
-    def __init__(self, shape: ModelShape, *, rngs: nnx.Rngs):
-        self.shape = shape
-        d, f = shape.d_model, shape.d_ff
-        if shape.gated_mlp:
-            self.gate = param(rngs, (d, f), ("d_model", "d_ff"), fan_in=d)
-        self.up = param(rngs, (d, f), ("d_model", "d_ff"), fan_in=d)
-        self.down = param(rngs, (f, d), ("d_ff", "d_model"), fan_in=f)
-
-    def __call__(self, x: Array) -> Array:
-        """[b, t, D] -> partial sums [b, t, D] over the tensor axis."""
-        up = checkpoint_name(linear(x, self.up, None, "btd,df->btf"), "mlp_up")
-        gate = None
-        if self.shape.gated_mlp:
-            gate = checkpoint_name(linear(x, self.gate, None, "btd,df->btf"), "mlp_gate")
-        hidden = checkpoint_name(activate(self.shape, gate, up), "mlp_act")
-        return linear(hidden, self.down, None, "btf,fd->btd")
-
-
 def activate(shape: ModelShape, gate: Array | None, up: Array) -> Array:
-    """The nonlinearity between up and down."""
+    """The nonlinearity between up and down: gated where there is a gate."""
     if gate is not None:
+        if shape.swiglu_limit:
+            gate = jnp.minimum(gate, shape.swiglu_limit)
+            up = jnp.clip(up, -shape.swiglu_limit, shape.swiglu_limit)
+            return (up + 1.0) * gate * jax.nn.sigmoid(GPT_OSS_ALPHA * gate)
         return (jax.nn.silu(gate) if shape.mlp == "swiglu" else jax.nn.gelu(gate, approximate=True)) * up
-    if shape.mlp == "relu2":
-        return jnp.square(jax.nn.relu(up))
-    if shape.mlp == "relu":
-        return jax.nn.relu(up)
+    if shape.mlp in ("relu", "relu2"):
+        positive = jax.nn.relu(up)
+        return jnp.square(positive) if shape.mlp == "relu2" else positive
     return jax.nn.gelu(up, approximate=shape.mlp == "gelu_tanh")
+
+
+class FeedForward(nnx.Module):
+    """Gate and up, activation, down: a dense MLP, or all shared experts as one."""
+
+    def __init__(
+        self, shape: ModelShape, *, width: int, dim: str, prefix: Literal["mlp", "shared"], bias: bool, rngs: nnx.Rngs
+    ):
+        self.shape, self.prefix = shape, prefix
+        d = shape.d_model
+        columns, rows = (d, width), (width, d)
+        self.gate = param(rngs, columns, ("d_model", dim), fan_in=d) if shape.gated_mlp else None
+        self.up = param(rngs, columns, ("d_model", dim), fan_in=d)
+        self.down = param(rngs, rows, (dim, "d_model"), fan_in=width, scale=residual_scale(shape))
+        self.gate_bias = param(rngs, (width,), (dim,)) if bias and shape.gated_mlp else None
+        self.up_bias = param(rngs, (width,), (dim,)) if bias else None
+        self.down_bias = param(rngs, (d,), ("d_model",), tensor_grad="sequence") if bias else None
+
+    def partial(self, x: Array, run: Run) -> Array:
+        """[b, t, D] -> partial sums [b, t, D] over the tensor axis, without the last bias."""
+        gate = None
+        if self.gate is not None:
+            gate = linear(x, self.gate, "btd,df->btf", run, self.gate_bias)
+            gate = checkpoint_name(gate, f"{self.prefix}_gate")
+        up = checkpoint_name(linear(x, self.up, "btd,df->btf", run, self.up_bias), f"{self.prefix}_up")
+        hidden = checkpoint_name(activate(self.shape, gate, up), f"{self.prefix}_act")
+        return linear(hidden, self.down, "btf,fd->btd", run)
+
+    def __call__(self, x: Array, run: Run) -> Array:
+        """[b, t, D] -> residual stream."""
+        y = run.comms.leave_row(self.partial(x, run))
+        if self.down_bias is not None:
+            y = y + self.down_bias[...].astype(y.dtype)
+        return checkpoint_name(y, f"{self.prefix}_down")
+
+
+def residual_scale(shape: ModelShape) -> float:
+    """Scale of matrices that write to the residual stream: 1 / sqrt(2 L) (GPT-2, section 2.3)."""
+    return (2 * shape.num_layers) ** -0.5
