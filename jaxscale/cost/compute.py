@@ -69,8 +69,8 @@ def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch) -> OpCost
     # The element-wise part: a fused pass over `io` elements a token.
     io = rows * op.io * fill / (1.0 if op.shard in ("whole", "row") else tp)
     io_bytes = io * p.compute_bytes
-    pass_s = io_bytes * stack.elementwise_passes / (p.device.hbm_bytes_per_s * stack.memory_efficiency)
-    launch_s = stack.kernel_gap_s * stack.kernels_per_op
+    pass_s = io_bytes * _passes(p, op) / (p.device.hbm_bytes_per_s * stack.memory_efficiency)
+    launch_s = stack.kernel_gap_s
     flops: Number = 0.0
     bytes_ = io_bytes
     forward_s, backward_s = pass_s, pass_s * ELEMENTWISE_BACKWARD
@@ -94,8 +94,28 @@ def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch) -> OpCost
     return OpCost(
         name=op.name, kind=op.kind, forward_flops=flops, forward_bytes=bytes_, forward_s=forward_s,
         backward_flops=backward_flops, backward_s=backward_s, output_bytes=output * p.compute_bytes,
-        extra_bytes=tokens.full * op.extra_saved / tp * 4.0, model_flops=model_flops,
+        extra_bytes=_extra_bytes(p, op, tokens, output, layouts), model_flops=model_flops,
     )  # fmt: skip
+
+
+def _passes(p: Problem, op: Op) -> Number:
+    """Memory traffic of an element-wise op relative to one fused pass, as the stack's kernels have it."""
+    if op.name.endswith("_norm"):
+        return p.stack.norm_passes
+    return p.stack.activation_passes if op.name.endswith("_act") else p.stack.elementwise_passes
+
+
+def _extra_bytes(p: Problem, op: Op, tokens: Tokens, output: Number, layouts: LayoutBatch) -> Number:
+    """Bytes that a stack keeps beside an op's saved output: float32 statistics, copies of unfused kernels."""
+    stack, s = p.stack, p.inventory.numbers
+    extra = tokens.full * op.extra_saved / layouts.tensor * 4.0
+    if op.name.endswith("_norm"):
+        return extra + output * stack.norm_saved_bytes
+    if op.name.endswith("_act"):
+        return extra + output * stack.activation_saved * p.compute_bytes
+    if op.kind == "attention" and stack.attention_kernel == "naive":
+        return extra + tokens.full * p.seq_len * s.num_heads / layouts.tensor * stack.score_saved_bytes
+    return extra
 
 
 def _matmul_shape(

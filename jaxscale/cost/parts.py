@@ -119,6 +119,11 @@ def distinct(layouts: LayoutBatch, columns: tuple[str, ...]) -> tuple[LayoutBatc
     return layouts.take(first), row_of_key[key]
 
 
+def _shared(p: Problem, layouts: LayoutBatch, columns: tuple[str, ...]) -> tuple[LayoutBatch, np.ndarray]:
+    """As `distinct`, but rows that are different runs share nothing."""
+    return (layouts, np.arange(len(layouts))) if p.batched else distinct(layouts, columns)
+
+
 def _codes(column: np.ndarray) -> tuple[np.ndarray, int]:
     """Number the distinct values of a column of small non-negative integers, ascending."""
     if column.max() > DENSE_KEYS:
@@ -131,7 +136,7 @@ def _codes(column: np.ndarray) -> tuple[np.ndarray, int]:
 def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:
     """Price everything that a step is made of."""
     s = p.inventory.numbers
-    rows, index = distinct(layouts, LAYER_COLUMNS)
+    rows, index = _shared(p, layouts, LAYER_COLUMNS)
     kinds: list[parallel.LayerKind] = [
         k for k, used in (("dense", s.structure.dense_layers), ("moe", s.structure.moe_layers)) if used
     ]
@@ -142,7 +147,7 @@ def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:
     embedding_s = lookup / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
     chunk = np.ceil(s.num_layers / (layouts.pipeline * layouts.virtual_stages)) * layouts.virtual_stages
     slots = {"dense": chunk * (s.num_dense_layers / s.num_layers), "moe": chunk * (s.num_moe_layers / s.num_layers)}
-    comm_rows, comm_index = distinct(layouts, COMM_COLUMNS)
+    comm_rows, comm_index = _shared(p, layouts, COMM_COLUMNS)
     return Parts(
         layers=layers,
         slots={kind: slots[kind] for kind in kinds},

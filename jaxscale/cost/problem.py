@@ -5,16 +5,20 @@ different runs go through the same formulas. `xp` is the array namespace, numpy 
 gradients with respect to the stack's constants are wanted.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from jaxscale.cost.inventory import Inventory, inventory
 from jaxscale.cost.network import Level, cluster_levels
-from jaxscale.cost.numbers import Number
+from jaxscale.cost.numbers import Number, stack_numbers
 from jaxscale.types import Cluster, ModelShape, Stack, Workload, default_stack
+
+STATIC_CONSTANTS = ("name", "attention_kernel", "spmd", "source")  # of a Stack: words and switches, not numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,7 @@ class Problem:
     dollars_per_chip_hour: Number
     peak_flops_per_chip: Number  # the denominator of MFU
     stack: Any  # a Stack, or anything with its fields as numbers, arrays or tracers
+    batched: bool = False  # rows are different runs, so that nothing can be shared between them
     xp: ModuleType = np
 
     @property
@@ -98,3 +103,42 @@ def problem(shape: ModelShape, workload: Workload, cluster: Cluster, stack: Stac
         peak_flops_per_chip=chip.peak(precision.matmul),
         stack=stack or default_stack(chip.kind),
     )
+
+
+def stack_problems(problems: Sequence[Problem]) -> Problem:
+    """Stack problems of one structure (ops, network kinds, software) into one with arrays [n]."""
+    first = problems[0]
+    arrays = {
+        f.name: np.array([getattr(p, f.name) for p in problems])
+        for f in dataclasses.fields(Problem)
+        if f.name not in ("inventory", "device", "levels", "stack", "factored", "batched", "xp")
+    }
+    levels = tuple(
+        dataclasses.replace(
+            level, **_stack([p.levels[i] for p in problems], ("size", "bytes_per_s", "latency_s", "wrap"))
+        )
+        for i, level in enumerate(first.levels)
+    )
+    numeric = [f.name for f in dataclasses.fields(Device) if f.name != "kind"]
+    constants = [f.name for f in dataclasses.fields(Stack) if f.name not in STATIC_CONSTANTS]
+    static = {name: getattr(first.stack, name) for name in STATIC_CONSTANTS}
+    return Problem(
+        inventory=inventory(stack_numbers([p.inventory.numbers for p in problems])),
+        device=dataclasses.replace(first.device, **_stack([p.device for p in problems], numeric)),
+        levels=levels,
+        stack=SimpleNamespace(**static, **_stack([p.stack for p in problems], constants)),
+        factored=first.factored,
+        batched=True,
+        **arrays,
+    )
+
+
+def _stack(rows: Sequence[Any], names: Sequence[str]) -> dict[str, np.ndarray]:
+    return {name: np.array([float(getattr(row, name)) for row in rows]) for name in names}
+
+
+def structure_of(p: Problem) -> tuple:
+    """What rows of one batch must share; group runs by it before `stack_problems`."""
+    levels = tuple((level.name, level.torus) for level in p.levels)
+    static = (p.stack.attention_kernel, p.stack.spmd)
+    return (p.inventory.numbers.structure, p.device.kind, p.factored, levels, static)

@@ -19,7 +19,7 @@ from jaxscale.schedule import StageTimes, makespan_s, ticks
 from jaxscale.types import LayoutBatch
 from jaxscale.types.layout import SCHEDULES
 
-HIDEABLE = ("tensor", "context", "expert", "fsdp", "pipeline")
+BACKWARD_LAUNCHES = 1.5  # kernels of a backward pass relative to its forward, launched from C++
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,7 @@ class _Pass:
 
     compute_s: dict[str, Number]
     comm_s: dict[str, Number]
+    dispatch_s: Number  # host time to launch it: the device cannot be faster
 
 
 def step_times(
@@ -45,11 +46,13 @@ def step_times(
 ) -> StepTimes:
     """Assemble the step of every layout; without `bounds` the lower and upper ones are the estimate itself."""
     comm = _communication(p, pieces)
-    forward = _Pass(compute_s=_sum_layers(pieces, "forward_s"), comm_s=comm["forward"])
+    dispatch_s = p.stack.layer_dispatch_s * sum(pieces.slots.values())
+    forward = _Pass(compute_s=_sum_layers(pieces, "forward_s"), comm_s=comm["forward"], dispatch_s=dispatch_s)
     again = sum(pieces.slots[k] * layer.recompute_s for k, layer in pieces.layers.items())
     backward = _Pass(
         compute_s=_sum_layers(pieces, "backward_s") | {"recompute": again},
         comm_s={axis: comm["backward"][axis] + comm["recompute"][axis] for axis in comm["backward"]},
+        dispatch_s=dispatch_s * (BACKWARD_LAUNCHES + (again > 0)),
     )
     optimizer_s = _optimizer_s(p, layouts, updated_elements)
     exposed = _assemble(p, layouts, pieces, forward, backward, comm["step"], optimizer_s, hide=_hide)
@@ -117,6 +120,7 @@ def _expose(p: Problem, one: _Pass, hide: Hide) -> dict[str, Number]:
         exposed[axis] = left
         slowdown = slowdown + slower
     exposed["contention"] = slowdown
+    exposed["launch"] = p.xp.maximum(one.dispatch_s - sum(exposed.values()), 0.0)
     return exposed
 
 

@@ -28,9 +28,10 @@ class Stack:
     attention_backward_ratio: float = 0.8  # its backward's efficiency relative to its forward's
     memory_efficiency: float = 0.8  # of HBM bytes/s, in element-wise passes
     elementwise_passes: float = 1.0  # memory traffic relative to one fused pass an op
+    norm_passes: float = 1.0  # the same for norms (an unfused RMSNorm casts, squares, averages, scales)
+    activation_passes: float = 1.0  # the same for the MLP's activation
     kernel_gap_s: float = 0.0  # device idle between two kernels
-    dispatch_s: float = 0.0  # host time to launch one kernel; counts where the device waits for the host
-    kernels_per_op: float = 1.0
+    layer_dispatch_s: float = 0.0  # host time to launch one layer's forward; counts where the device waits for it
     # Communication
     collective_efficiency: float = 0.8  # bus bandwidth of a large collective, of the link's
     collective_latency_s: float = 5e-6  # start of one collective
@@ -47,6 +48,9 @@ class Stack:
     # Memory
     reserved_bytes: float = 0.0  # context and workspace outside the program's own buffers
     fragmentation_frac: float = 0.0  # of activations, lost between blocks of the allocator
+    norm_saved_bytes: float = 0.0  # per element of a norm's input, kept beside it for backward (float32 copies)
+    activation_saved: float = 0.0  # elements per element of the MLP's width, kept beside gate, up and product
+    score_saved_bytes: float = 0.0  # per score of a naive attention, kept for backward
     spmd: bool = True  # one program for all pipeline stages (XLA); False: stages hold only what they use (torch)
     sigma_log: float = 0.12  # standard deviation of log(measured / predicted step time)
     source: str = ""
