@@ -147,8 +147,8 @@ class Layout:
         return format_layout(self)
 
 
-_BOOLS = ("sequence_parallel", "offload_optimizer")
-_CHOICES: dict[str, tuple[str, ...]] = {
+BOOLS = ("sequence_parallel", "offload_optimizer")
+CHOICES: dict[str, tuple[str, ...]] = {
     "params_shard": SHARDS,
     "grads_shard": SHARDS,
     "optimizer_shard": SHARDS,
@@ -156,11 +156,11 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": SCHEDULES,
     "context_method": CONTEXT_METHODS,
 }
-_SHORT = {
+SHORT_NAMES = {
     "dp": "data", "tp": "tensor", "cp": "context", "ep": "expert", "pp": "pipeline", "sp": "sequence_parallel",
     "microbatch": "microbatch_size", "mbs": "microbatch_size",
 }  # fmt: skip
-_ZERO_STAGES = {
+ZERO_STAGES = {
     "0": ("none", "none", "none"),
     "1": ("none", "none", "fsdp"),
     "2": ("none", "fsdp", "fsdp"),
@@ -182,11 +182,11 @@ def parse_layout(text: str) -> Layout:
         key, separator, raw = (piece.strip() for piece in part.partition("="))
         if not separator:
             raise LayoutError(f"layout: {part!r} is not written as name=value, such as fsdp=16")
-        key = _SHORT.get(key, key)
+        key = SHORT_NAMES.get(key, key)
         if key == "zero":
-            if raw not in _ZERO_STAGES:
-                raise LayoutError(f"layout: zero={raw!r} is not one of {', '.join(_ZERO_STAGES)}")
-            values |= zip(("params_shard", "grads_shard", "optimizer_shard"), _ZERO_STAGES[raw], strict=True)
+            if raw not in ZERO_STAGES:
+                raise LayoutError(f"layout: zero={raw!r} is not one of {', '.join(ZERO_STAGES)}")
+            values |= zip(("params_shard", "grads_shard", "optimizer_shard"), ZERO_STAGES[raw], strict=True)
             continue
         if key not in fields and key != "axis_order":
             raise LayoutError(f"layout: {key!r} is unknown; known: {', '.join(sorted(fields))}, zero.{nearest(key, fields)}")
@@ -199,11 +199,11 @@ def parse_layout(text: str) -> Layout:
 def _parse_value(key: str, raw: str) -> object:
     if key == "axis_order":
         return tuple(raw.split("/"))
-    if key in _BOOLS:
+    if key in BOOLS:
         if raw.lower() not in ("true", "false", "1", "0"):
             raise LayoutError(f"layout: {key}={raw!r} must be true or false")
         return raw.lower() in ("true", "1")
-    if key in _CHOICES:
+    if key in CHOICES:
         return raw
     if not raw.lstrip("-").isdigit():
         raise LayoutError(f"layout: {key}={raw!r} must be a whole number")
@@ -260,7 +260,7 @@ class LayoutBatch:
         if len(orders) != 1:
             raise LayoutError("layout: a batch needs at least one layout, and one axis_order for all")
         columns = {
-            name: np.array([_code(name, getattr(layout, name)) for layout in layouts], dtype=np.int64)
+            name: np.array([field_code(name, getattr(layout, name)) for layout in layouts], dtype=np.int64)
             for name in BATCH_FIELDS
         }
         return cls(**columns, axis_order=orders.pop())
@@ -268,7 +268,7 @@ class LayoutBatch:
     @classmethod
     def from_columns(cls, columns: Mapping[str, np.ndarray | int], size: int, axis_order: tuple[str, ...] = INNERMOST_FIRST) -> "LayoutBatch":
         """Build a batch from some columns; the others take `Layout`'s defaults."""
-        defaults = {f.name: _code(f.name, f.default) for f in dataclasses.fields(Layout) if f.name in BATCH_FIELDS}
+        defaults = {f.name: field_code(f.name, f.default) for f in dataclasses.fields(Layout) if f.name in BATCH_FIELDS}
         full = {name: np.broadcast_to(np.asarray(columns.get(name, defaults[name]), dtype=np.int64), (size,)) for name in BATCH_FIELDS}
         return cls(**full, axis_order=axis_order)
 
@@ -281,7 +281,7 @@ class LayoutBatch:
         values: dict[str, object] = {}
         for name in BATCH_FIELDS:
             code = int(getattr(self, name)[row])
-            values[name] = _CHOICES[name][code] if name in _CHOICES else bool(code) if name in _BOOLS else code
+            values[name] = CHOICES[name][code] if name in CHOICES else bool(code) if name in BOOLS else code
         return Layout(**values, axis_order=self.axis_order)  # type: ignore[arg-type]
 
     def layouts(self) -> Iterable[Layout]:
@@ -302,5 +302,6 @@ class LayoutBatch:
 BATCH_FIELDS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(LayoutBatch) if f.name != "axis_order")
 
 
-def _code(name: str, value: object) -> int:
-    return _CHOICES[name].index(value) if name in _CHOICES else int(value)  # type: ignore[arg-type, call-overload]
+def field_code(name: str, value: object) -> int:
+    """Return the number that stands for a field's value in a `LayoutBatch`."""
+    return CHOICES[name].index(value) if name in CHOICES else int(value)  # type: ignore[arg-type, call-overload]

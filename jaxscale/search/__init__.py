@@ -1,0 +1,1 @@
+"""Every valid layout, ranked: space, limits, selection, and why the rest was rejected."""
