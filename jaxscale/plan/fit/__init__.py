@@ -1,0 +1,23 @@
+"""Fitting scaling laws to runs of your own.
+
+`fit` takes a loss form from `FORMS`; `isoflop` and `steplaw` are straight lines through optima (`curves`). `fit_law` is
+the one call behind `jaxscale fit-law`.
+"""
+
+from jaxscale.plan.fit.engine import Fit, fit, leave_out_largest, objective_of
+from jaxscale.plan.fit.forms import FORMS, Form
+from jaxscale.plan.fit.report import LAW_NAMES, LawFit, fit_law
+from jaxscale.plan.fit.runs import read_runs
+
+__all__ = [
+    "FORMS",
+    "LAW_NAMES",
+    "Fit",
+    "Form",
+    "LawFit",
+    "fit",
+    "fit_law",
+    "leave_out_largest",
+    "objective_of",
+    "read_runs",
+]
