@@ -69,7 +69,7 @@ KERNEL_FLOPS = 12345678
 
 
 def kernel_step(devices):
-    """Lower a splash attention kernel with its backward pass (its call spans several lines) and one with a cost estimate."""
+    """Lower splash attention with its backward pass (calls of several lines) and a kernel with a cost estimate."""
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -72,7 +72,7 @@ MODULE = """HloModule tiny, is_scheduled=true, num_partitions=4
 
 ENTRY %main (p: f32[8]) -> f32[8] {
   %p = f32[8]{0:T(8,128)} parameter(0)
-  %kernel = (f32[8]{0}, s32[]) custom-call(%p), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+  %kernel = (f32[8]{0}, s32[]) custom-call(%p), custom_call_target="tpu_custom_call", frontend_attributes={metadata={
 "note":"{\\"a\\": 1} = (x)"
 }}, metadata={op_name="jit(f)/kernel"}
   ROOT %out = f32[8]{0} get-tuple-element(%kernel), index=0

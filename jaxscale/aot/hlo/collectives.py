@@ -64,7 +64,7 @@ def read_collective(instruction: Instruction, computation: Computation, mesh: Me
 
 
 def _payload_bytes(instruction: Instruction, computation: Computation, kind: str, group_size: int) -> float:
-    """Bytes by the definition of `Collective.bytes_each`, from the operands: outputs of a start are mixed with state."""
+    """Bytes by the definition of `Collective.bytes_each`; from the operands, as a start mixes outputs with state."""
     if kind == "collective-permute" or instruction.opcode.startswith("ragged"):
         maker = computation.operand(instruction, 0)  # further operands are buffers and indices
         arrays = maker.outputs if maker else ()
@@ -108,7 +108,7 @@ def ends_chain(computation: Computation) -> bool:
 
 
 def summarize(calls: Iterable[tuple[CollectiveCall, float, bool]]) -> tuple[Collective, ...]:
-    """Join calls (with runs a step, and whether compute is scheduled beside them) of the same kind, axes and payload."""
+    """Join calls of one kind, axes and payload; each comes with its runs a step and whether compute is beside it."""
     counts: dict[tuple, float] = {}
     wires: dict[tuple, float] = {}
     for call, runs, overlapped in calls:

@@ -1,0 +1,170 @@
+"""One compile, in a process of its own: a request as JSON on stdin, a result as JSON in a file.
+
+A compiler may crash, hang, or keep gigabytes; none of that should happen to the process that asks. Run as
+`python -m jaxscale.aot.child RESULT_FILE`.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from jaxscale.aot.codec import decode, encode
+from jaxscale.aot.devices import describe_devices
+from jaxscale.aot.hlo import MeshAxes, read_program
+from jaxscale.aot.hlo.text import parse_module
+from jaxscale.aot.memory import largest_buffers, memory_classes, out_of_memory_bytes
+from jaxscale.aot.request import CompileRequest, versions
+from jaxscale.aot.result import CompiledMemory, CompiledStep
+from jaxscale.errors import JaxscaleError
+
+_PR_SET_PDEATHSIG = 1
+_KIB = 1024
+_OOM_MARKS = ("RESOURCE_EXHAUSTED", "CompileTimeHbmOom")
+
+
+def main(arguments: list[str]) -> None:
+    """Read a request, compile it, write the result."""
+    _die_with_parent()
+    started = time.monotonic()
+    request: CompileRequest = decode(CompileRequest, json.load(sys.stdin))
+    try:
+        fields = _compile(request)
+    except JaxscaleError as error:
+        fields = {"status": "failed", "message": str(error)}
+    result = CompiledStep(
+        layout=request.layout,
+        model=request.shape.name,
+        cluster=request.cluster.name,
+        target=request.target,
+        memory_limit_bytes=request.cluster.chip.usable_hbm_bytes / request.cluster.chip.devices_per_chip,
+        clock_hz=request.cluster.chip.clock_hz,
+        total_s=time.monotonic() - started,
+        peak_rss_bytes=float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB),
+        versions=versions(),
+        flags=request.flags,
+        **({"memory": None, "message": ""} | fields),
+    )
+    Path(arguments[0]).write_text(json.dumps(encode(result)))
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when the one that started it dies, so that nothing is left behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:
+            sys.exit(1)
+
+
+def _compile(request: CompileRequest) -> dict[str, Any]:
+    """Lower and compile; returns the fields of the result that depend on it."""
+    from jaxscale.runtime import build_step
+
+    devices = describe_devices(request.target)
+    started = time.monotonic()
+    step = build_step(request.shape, request.workload, request.layout, devices)
+    lowered = step.lower()
+    lower_s = time.monotonic() - started
+    mesh = MeshAxes(names=tuple(step.mesh.axis_names), sizes=tuple(step.mesh.devices.shape))
+    with tempfile.TemporaryDirectory() as scratch:
+        compiler = _Compiler(request=request, lowered=lowered, mesh=mesh, scratch=Path(scratch))
+        return {"lower_s": lower_s} | compiler.run()
+
+
+class _Compiler:
+    """Compiles one lowered program; keeps what its steps share."""
+
+    def __init__(self, *, request: CompileRequest, lowered: Any, mesh: MeshAxes, scratch: Path) -> None:
+        self.request = request
+        self.target = request.target
+        self.lowered = lowered
+        self.mesh = mesh
+        self.dump = Path(request.dump_dir) if request.dump_dir else scratch
+
+    def run(self) -> dict[str, Any]:
+        """Compile; out of memory is an answer."""
+        started = time.monotonic()
+        try:
+            compiled = self.lowered.compile(compiler_options=self._options(self._must_dump()))
+        except RuntimeError as error:
+            compile_s = time.monotonic() - started
+            if not any(mark in str(error) for mark in _OOM_MARKS):
+                return {"status": "failed", "message": str(error).strip(), "compile_s": compile_s}
+            return {"compile_s": compile_s} | self._out_of_memory(str(error))
+        compile_s = time.monotonic() - started
+        text, path = self._text(compiled)
+        return {
+            "status": "compiled",
+            "memory": memory_classes(compiled.memory_analysis(), self.target),
+            "largest_buffers": self._largest_buffers(text) if self._must_dump() else (),
+            "program": read_program(text, self.mesh),
+            "compile_s": compile_s,
+            "hlo_path": path,
+        }
+
+    def _must_dump(self) -> bool:
+        """Whether the compiler's own files are needed: asked for, or jaxlib may not read such programs back."""
+        return bool(self.request.dump_dir) or self.target.topology.startswith("tpu7x")
+
+    def _options(self, dump: bool, **more: str) -> dict[str, Any]:
+        options: dict[str, Any] = dict(self.request.flags) | more
+        if self.target.backend != "tpu":
+            options = {name: _typed(value) for name, value in options.items()}
+        if dump:
+            options |= {"xla_dump_to": str(self.dump), "xla_dump_hlo_as_text": True}
+        return options
+
+    def _text(self, compiled: Any) -> tuple[str, str]:
+        """The optimized program, and where it was left if that was asked for."""
+        try:
+            text = compiled.as_text()
+        except RuntimeError:
+            text = self._dumped("after_optimizations.txt")
+        if not self.request.dump_dir:
+            return text, ""
+        path = self.dump / "step.optimized_hlo.txt"
+        path.write_text(text)
+        return text, str(path)
+
+    def _out_of_memory(self, message: str) -> dict[str, Any]:
+        """Compile once more for a report of what takes the memory: the compiler then stops after its assignment."""
+        fields: dict[str, Any] = {"status": "out_of_memory", "message": message.strip().splitlines()[0]}
+        if totals := out_of_memory_bytes(message):
+            fields["memory"] = CompiledMemory(
+                arguments_bytes=0.0, outputs_bytes=0.0, temporaries_bytes=totals[0], code_bytes=0.0,
+                aliased_bytes=0.0, host_bytes=0.0, peak_bytes=totals[0],
+            )  # fmt: skip
+        if self.target.backend != "tpu":
+            return fields
+        try:
+            self.lowered.compile(compiler_options=self._options(True, xla_tpu_no_crash_on_oom="true"))
+        except RuntimeError:
+            text = self._dumped("after_optimizations.txt")
+            if text:
+                fields |= {"program": read_program(text, self.mesh), "largest_buffers": self._largest_buffers(text)}
+        return fields
+
+    def _largest_buffers(self, text: str) -> tuple:
+        return largest_buffers(self._dumped("buffer-assignment.txt"), parse_module(text))
+
+    def _dumped(self, ending: str) -> str:
+        """The newest dumped file of a kind; empty where there is none."""
+        files = sorted(self.dump.glob(f"*{ending}"), key=lambda path: path.stat().st_mtime)
+        return files[-1].read_text() if files else ""
+
+
+def _typed(value: str) -> Any:
+    """A flag's text as the Python value that CPU and GPU options want."""
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    return int(value) if value.lstrip("-").isdigit() else value
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
