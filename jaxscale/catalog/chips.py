@@ -39,7 +39,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogChip:
-    """A chip and its networks: `inner` within a slice or node, `outer` between them. `sources` maps figure to source."""
+    """A chip, its networks within (`inner`) and between (`outer`) slices or nodes, and the source of every figure."""
 
     chip: Chip
     inner: Link

@@ -14,6 +14,8 @@
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +103,12 @@ def _tpu_note(generation: Generation, shape: tuple[int, ...], num_slices: int) -
     chips, rings = math.prod(shape), wraps(generation, shape)
     cores = f"{chips * 2} TensorCores = " if generation.cores_per_name == 2 else ""
     hosts = chips // chips_per_host(generation, shape)
-    closed = (
-        "all dims wrap"
-        if all(rings)
-        else "no wraparound"
-        if not any(rings)
-        else "only its dims of full pod length wrap"
-    )
-    one = f"{slice_name(generation, shape)} is {cores}{chips} chip{'s' * (chips > 1)}, {format_topology(shape)} ({closed})"
-    one += f", on {hosts} host{'s' * (hosts > 1)}"
+    closed = "all dims wrap" if all(rings) else "no wraparound"
+    if any(rings) and not all(rings):
+        closed = "its dims of full pod length wrap"
+    topology = f"{format_topology(shape)} ({closed})"
+    name = slice_name(generation, shape)
+    one = f"{name} is {cores}{chips} chip{'s' * (chips > 1)}, {topology}, on {hosts} host{'s' * (hosts > 1)}"
     return one if num_slices == 1 else f"{num_slices} slices over the data-centre network; each {one}"
 
 
@@ -158,7 +157,8 @@ def _known_chip(chip: str, name: str) -> CatalogChip:
 
 def _tpu_example(entry: CatalogChip) -> str:
     generation = next(g for g in GENERATIONS.values() if g.chip == entry.chip.name)
-    return f"{generation.prefix}-{64 * generation.cores_per_name} or {generation.prefix}:{format_topology(sizes_of(generation)[64])}"
+    topology = sizes_of(generation)[64]
+    return f"{slice_name(generation, topology)} or {generation.prefix}:{format_topology(topology)}"
 
 
 def _nodes_of(entry: CatalogChip, node: int, nodes: int, *, said: bool) -> Cluster:
@@ -221,6 +221,37 @@ def cluster_from_mapping(document: dict[str, Any], *, where: str) -> Cluster:
             f"{where}: {cluster.num_chips} chips must be at most {MAX_CHIPS} and fill hosts of {cluster.chips_per_host}"
         )
     return cluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSettings:
+    """How to get a slice and run on it: the `launch` section of a cluster file."""
+
+    accelerator_type: str  # of `gcloud compute tpus tpu-vm create`
+    topology: str
+    hosts: int  # TPU VMs, one JAX process each
+    runtime_version: str
+    machine_type: str = ""  # of a GKE node pool
+    zone: str = ""  # one where the generation is offered
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_launch(path: str) -> LaunchSettings:
+    """Read the `launch` section of a cluster file; hosts and topology must agree with the cluster beside it."""
+    document = parse_yaml(read_text(path), where=path)
+    cluster = cluster_from_mapping(document, where=path)
+    if "launch" not in document:
+        raise SpecError(f"{path}: section launch is missing")
+    where = f"{path}: launch"
+    values = require_mapping(document["launch"], where=where)
+    environment = require_mapping(values.pop("environment", {}), where=f"{where}: environment")
+    settings = build(LaunchSettings, values, where=where, environment={k: str(v) for k, v in environment.items()})
+    hosts = cluster.num_chips // cluster.chips_per_host
+    if settings.hosts != hosts:
+        raise SpecError(f"{where}: hosts={settings.hosts}, but {cluster.num_chips} chips are {hosts} hosts")
+    if settings.topology != format_topology(cluster.tiers[0].shape):
+        raise SpecError(f"{where}: topology={settings.topology!r} is not that of tiers[0]")
+    return settings
 
 
 def _tier(raw: object, where: str) -> Tier:

@@ -16,8 +16,13 @@ from jaxscale.types import MLAShape, ModelShape, MoEShape
 
 _GATED = {"silu": "swiglu", "swish": "swiglu", "gelu": "geglu", "gelu_pytorch_tanh": "geglu", "gelu_new": "geglu"}
 _PLAIN = {
-    "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu", "relu2": "relu2",
-}  # fmt: skip
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "relu2": "relu2",
+}
 
 
 def shape_from_config(config: object, *, name: str, where: str = "config.json") -> ModelShape:
@@ -29,9 +34,8 @@ def shape_from_config(config: object, *, name: str, where: str = "config.json") 
     kind = fields.raw("model_type")
     reader = FAMILIES.get(kind) if isinstance(kind, str) else None
     if reader is None:
-        raise SpecError(
-            f"{where}: model_type={kind!r} is not supported; known: {', '.join(sorted(FAMILIES))}.{nearest(str(kind), FAMILIES)}"
-        )
+        known = ", ".join(sorted(FAMILIES))
+        raise SpecError(f"{where}: model_type={kind!r} is not supported; known: {known}.{nearest(str(kind), FAMILIES)}")
     fields.refuse("is_encoder_decoder", [False], "jaxscale models decoder-only transformers")
     fields.refuse("add_cross_attention", [False], "jaxscale models decoder-only transformers")
     try:

@@ -42,9 +42,8 @@ class Fields:
         """A whole number from `minimum` to the limit of its kind."""
         value = self.raw(*names, default=default)
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= LIMITS[limit]:
-            raise SpecError(
-                f"{self.where}: {self._present(names)}={value!r} must be a whole number from {minimum} to {LIMITS[limit]}"
-            )
+            allowed = f"a whole number from {minimum} to {LIMITS[limit]}"
+            raise SpecError(f"{self.where}: {self._present(names)}={value!r} must be {allowed}")
         return value
 
     def number(self, *names: str, default: Any = _REQUIRED, minimum: float = 0.0, maximum: float = 1e12) -> float:

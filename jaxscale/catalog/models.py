@@ -46,8 +46,8 @@ def _preset(name: str) -> ModelShape:
     match = {_canonical(known): known for known in presets}.get(key)
     if match is None:
         raise CatalogError(
-            f"model {name!r} is unknown; give a preset (`jaxscale models` lists {len(presets)}), a config.json or a .yaml"
-            f" shape.{nearest(name, presets)}"
+            f"model {name!r} is unknown; give a preset (`jaxscale models` lists {len(presets)}), "
+            f"a config.json or a .yaml shape.{nearest(name, presets)}"
         )
     return build(
         ModelShape, require_mapping(presets[match], where=f"model {match!r}"), where=f"model {match!r}", name=match

@@ -1,7 +1,8 @@
 """TPU slices: what a Cloud TPU name means, which topologies exist, and which of their dims close into a ring.
 
-Cloud TPU counts TensorCores in the names of v2, v3, v4 and v5p (two a chip) and chips in those of v5e, v6e and
-TPU7x. Shapes are from Google Cloud's page of each generation (2025-10); the choice among equally large shapes is the
+Cloud TPU counts TensorCores, two a chip, in the names of v2, v3, v4 and v5p, and chips in those of v5e and v6e, which
+have one core a chip. For TPU7x the tools that name slices (xpk, MaxText, 2025) count TensorCores: tpu7x-128 is 64
+chips. Shapes are from Google Cloud's page of each generation (2025-10); the choice among equally large shapes is the
 one closest to a cube, which is also the one Cloud gives by default.
 
 Wraparound links of the 3D generations run through optical switches, which join whole 4x4x4 cubes only: a shape with
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 
 from jaxscale.errors import CatalogError, nearest
 
-_SUB_CUBES = ((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
 CUBE = 4
+_SUB_CUBES = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
+_ONE_CHIP = (1, 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class Generation:
     aot_prefix: str  # of the compiler's topology names: v5p:2x4x4
     cores_per_name: int  # what one unit of the name's number is: 2 = TensorCores, 1 = chips
     pod: tuple[int, ...]
-    shapes: tuple[tuple[int, ...], ...] = ()  # of a 2D generation; a 3D one is made of cubes
+    shapes: tuple[tuple[int, ...], ...]  # of a 2D generation all; of a 3D one those smaller than a cube
 
 
 GENERATIONS: dict[str, Generation] = {
@@ -43,17 +45,23 @@ GENERATIONS: dict[str, Generation] = {
             chip="tpu-v3", prefix="v3", aot_prefix="v3", cores_per_name=2, pod=(32, 32),
             shapes=((2, 2), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16), (16, 32), (32, 32)),
         ),
-        Generation(chip="tpu-v4", prefix="v4", aot_prefix="v4", cores_per_name=2, pod=(16, 16, 16)),
+        Generation(chip="tpu-v4", prefix="v4", aot_prefix="v4", cores_per_name=2, pod=(16, 16, 16), shapes=_SUB_CUBES),
         Generation(
             chip="tpu-v5e", prefix="v5e", aot_prefix="v5e", cores_per_name=1, pod=(16, 16),
             shapes=((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16)),
         ),
-        Generation(chip="tpu-v5p", prefix="v5p", aot_prefix="v5p", cores_per_name=2, pod=(16, 20, 28)),
+        Generation(
+            chip="tpu-v5p", prefix="v5p", aot_prefix="v5p", cores_per_name=2, pod=(16, 20, 28),
+            shapes=(_ONE_CHIP, *_SUB_CUBES),
+        ),
         Generation(
             chip="tpu-v6e", prefix="v6e", aot_prefix="v6e", cores_per_name=1, pod=(16, 16),
             shapes=((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16)),
         ),
-        Generation(chip="tpu7x", prefix="tpu7x", aot_prefix="tpu7x", cores_per_name=1, pod=(16, 16, 36)),
+        Generation(
+            chip="tpu7x", prefix="tpu7x", aot_prefix="tpu7x", cores_per_name=2, pod=(16, 16, 36),
+            shapes=(_ONE_CHIP, *_SUB_CUBES),
+        ),
     )
 }  # fmt: skip
 _PREFIX_ALIASES = {"v5litepod": "v5e", "v7x": "tpu7x", "trillium": "v6e", "ironwood": "tpu7x"}
@@ -78,12 +86,11 @@ def topology_of(generation: Generation, number: int, *, counted_in: int = 1) -> 
     chips = number // counted_in if number % counted_in == 0 else 0
     if chips in sizes:
         return sizes[chips]
-    near = sorted(sorted(sizes, key=lambda size: abs(size * counted_in - number))[:4])
+    below = [size for size in sizes if size * counted_in < number][-2:]
+    above = [size for size in sizes if size * counted_in > number][:2]
+    names = ", ".join(f"{generation.prefix}-{size * generation.cores_per_name}" for size in (*below, *above))
     unit = "TensorCores (2 a chip)" if counted_in == 2 else "chips"
-    names = ", ".join(f"{generation.prefix}-{size * counted_in}" for size in near)
-    raise CatalogError(
-        f"cluster '{generation.prefix}-{number}': no {generation.prefix} slice has {number} {unit}; nearby sizes: {names}"
-    )
+    raise CatalogError(f"cluster: no {generation.prefix} slice has {number} {unit}; nearby sizes: {names}")
 
 
 def check_topology(generation: Generation, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -92,15 +99,10 @@ def check_topology(generation: Generation, shape: tuple[int, ...]) -> tuple[int,
     ordered = known.get(tuple(sorted(shape)))
     if ordered is None:
         text = format_topology(shape)
-        near = nearest(text, [format_topology(s) for s in known.values()])
-        rule = (
-            "sub-cubes 2x2x1 to 2x4x4, or every dim a multiple of 4"
-            if len(generation.pod) == 3
-            else "shapes of the 2D pod"
-        )
-        raise CatalogError(
-            f"cluster '{generation.prefix}:{text}': no such slice ({rule}; the pod is {format_topology(generation.pod)}).{near}"
-        )
+        small = ", ".join(format_topology(s) for s in generation.shapes)
+        rule = f"{small}, or every dim a multiple of {CUBE}" if len(generation.pod) == 3 else small
+        hint = nearest(text, [format_topology(s) for s in known.values()])
+        raise CatalogError(f"cluster '{generation.prefix}:{text}': no such slice; known topologies: {rule}.{hint}")
     return ordered
 
 
@@ -115,7 +117,7 @@ def sizes_of(generation: Generation) -> dict[int, tuple[int, ...]]:
 
 def _shapes(generation: Generation) -> tuple[tuple[int, ...], ...]:
     """Every topology that can be cut. Cubes are rewired by the optical switches, so any product of whole cubes goes."""
-    if generation.shapes:
+    if len(generation.pod) == 2:
         return generation.shapes
     cubes = math.prod(generation.pod) // CUBE**3
     made = [
@@ -124,7 +126,7 @@ def _shapes(generation: Generation) -> tuple[tuple[int, ...], ...]:
         for b in range(a, cubes // a + 1)
         for c in range(b, cubes // (a * b) + 1)
     ]
-    return (*_SUB_CUBES, *made)
+    return (*generation.shapes, *made)
 
 
 def wraps(generation: Generation, shape: tuple[int, ...]) -> tuple[bool, ...]:
