@@ -30,7 +30,7 @@ SECTIONS = ("model", "workload", "cluster", "layout", "search", "output")
 class SearchSettings:
     """What to look for. `limits` are comparisons on fields of a layout, as `--limit` reads them."""
 
-    top: int = 5
+    top: int = 3
     objective: Objective = "time"  # step time, tokens per second per dollar, or memory
     limits: tuple[str, ...] = ()
     check: tuple[Check, ...] = ()
