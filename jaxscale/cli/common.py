@@ -11,6 +11,7 @@ cluster(s) and layout:
 MODEL may be a run spec file (see `jaxscale.catalog.load_spec`) that stands for all flags; a flag given beside it wins.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 
 import click
 
+from jaxscale.catalog import OutputSettings, SearchSettings, is_spec, load_cluster, load_model, load_spec
 from jaxscale.errors import SpecError
 from jaxscale.types import (
     OPTIMIZERS,
@@ -41,12 +43,14 @@ LARGEST_CHIPS = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a command line asks about, as values."""
+    """What a command line asks about, as values; `search` and `output` come from a run spec, else they are defaults."""
 
     shape: ModelShape
     workload: Workload
     clusters: tuple[Cluster, ...]
-    layout: Layout | None = None
+    layout: Layout | None
+    search: SearchSettings
+    output: OutputSettings
 
     @property
     def cluster(self) -> Cluster:
@@ -111,29 +115,37 @@ def resolve(
     layout: str | None = None,
 ) -> Request:
     """Turn flags into values; every flag that is wrong is a JaxscaleError that names it."""
-    from jaxscale.catalog import load_cluster, load_model
-
-    shape = load_model(model)
-    if not clusters:
-        raise SpecError("--cluster is missing; write it like --cluster v5p-64 (`jaxscale clusters` lists them)")
-    workload = Workload(
-        seq_len=_given("--seq-len", seq_len),
-        global_batch_size=_given("--global-batch-size", global_batch_size),
-        precision=precision_named(precision or "bf16"),
-        optimizer=optimizer_named(optimizer or "adamw"),
-    )
+    spec = load_spec(model) if is_spec(model) else None
+    given: dict[str, Any] = {"seq_len": seq_len, "global_batch_size": global_batch_size}
+    given["precision"] = precision_named(precision) if precision is not None else None
+    given["optimizer"] = optimizer_named(optimizer) if optimizer is not None else None
+    given = {field: value for field, value in given.items() if value is not None}
+    chosen = parse_layout(layout) if layout is not None else None
+    if spec is None:
+        for field in ("seq_len", "global_batch_size"):
+            if field not in given:
+                raise SpecError(_missing(f"--{field.replace('_', '-')}", "8192" if field == "seq_len" else "128"))
+        return Request(
+            shape=load_model(model), workload=Workload(**given), clusters=_clusters(clusters, chips), layout=chosen,
+            search=SearchSettings(), output=OutputSettings(),
+        )  # fmt: skip
+    if chips is not None and not clusters:
+        raise SpecError(f"--chips={chips} needs --cluster beside it where {model} names the cluster")
     return Request(
-        shape=shape,
-        workload=workload,
-        clusters=tuple(load_cluster(name, num_chips=chips) for name in clusters),
-        layout=parse_layout(layout) if layout is not None else None,
-    )
+        shape=spec.model, workload=dataclasses.replace(spec.workload, **given),
+        clusters=_clusters(clusters, chips) if clusters else spec.clusters, layout=chosen or spec.layout,
+        search=spec.search, output=spec.output,
+    )  # fmt: skip
 
 
-def _given(flag: str, value: int | None) -> int:
-    if value is None:
-        raise SpecError(f"{flag} is missing; write it like {flag} {8192 if flag == '--seq-len' else 128}")
-    return value
+def _clusters(names: tuple[str, ...], chips: int | None) -> tuple[Cluster, ...]:
+    if not names:
+        raise SpecError(_missing("--cluster", "v5p-64"))
+    return tuple(load_cluster(name, num_chips=chips) for name in names)
+
+
+def _missing(flag: str, example: str) -> str:
+    return f"{flag} is missing; write it like {flag} {example}"
 
 
 def check_writable(path: Path) -> None:

@@ -20,7 +20,7 @@ class SearchResult:
     shape: ModelShape
     workload: Workload
     cluster: Cluster
-    objective: str  # time, cost, memory
+    objective: str  # time, money, memory
     limits: Limits
     headroom: float  # share of a device's memory to be left free
     num_top: int

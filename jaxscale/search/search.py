@@ -25,7 +25,7 @@ from jaxscale.search.space import Chunk, Space, chunks, space
 from jaxscale.types import Cluster, Estimate, LayoutBatch, ModelShape, Stack, Workload
 from jaxscale.types.legality import illegal_reasons
 
-OBJECTIVES = ("time", "cost", "memory")
+OBJECTIVES = ("time", "money", "memory")
 DEFAULT_HEADROOM = 0.05
 SPARES = 24  # ranked layouts beyond those asked for, to fall back on where a check rejects one
 MAX_MESHES = 200  # of `by_mesh`
@@ -49,7 +49,7 @@ def search(
 ) -> SearchResult:
     """Price every layout of `shape` on `cluster` within `limits` and rank those that fit.
 
-    `objective` is `time` (of a step), `cost` (dollars per token, the same order on one cluster) or `memory`. A layout
+    `objective` is `time` (of a step), `money` (dollars per token, the same order on one cluster) or `memory`. A layout
     fits if it leaves the share `headroom` of a device's memory free. Where nothing fits, `top` of the result is empty
     and `closest` says by how much.
     """
@@ -80,8 +80,8 @@ def _check(cluster: Cluster, objective: str, top: int, headroom: float) -> None:
         raise SpecError(
             f"objective={objective!r} is not one of {', '.join(OBJECTIVES)}.{nearest(objective, OBJECTIVES)}"
         )
-    if objective == "cost" and not cluster.dollars_per_chip_hour:
-        raise SpecError(f"objective=cost needs a price, but {cluster.name} has none; allowed: time, memory")
+    if objective == "money" and not cluster.dollars_per_chip_hour:
+        raise SpecError(f"objective=money needs a price, but {cluster.name} has none; allowed: time, memory")
     if top < 1:
         raise SpecError(f"top={top} must be at least 1")
     if not 0.0 <= headroom < 1.0:
@@ -132,7 +132,7 @@ def _candidates(p: Problem, chunk: Chunk, batch: EstimateBatch, objective: str) 
     time_s = np.broadcast_to(batch.step_time_s, (len(chunk.layouts),))
     memory = np.broadcast_to(batch.memory_bytes, (len(chunk.layouts),))
     return Candidates(
-        objective=memory if objective == "memory" else time_s,  # cost is time at a constant price
+        objective=memory if objective == "memory" else time_s,  # money is time at a constant price
         step_time_s=time_s, memory_bytes=memory, mesh=chunk.mesh, layouts=chunk.layouts,
     )  # fmt: skip
 
