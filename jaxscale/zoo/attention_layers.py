@@ -71,9 +71,8 @@ class LatentAttention(nnx.Module):
             r = mla.q_lora_rank
             self.q_down = param(rngs, (d, r), ("d_model", "q_latent"), fan_in=d, tensor_grad="always")
             self.q_norm = Norm(shape, width=r, dim="q_latent", tensor_grad="always", rngs=rngs)
-            self.q = param(rngs, (r, n, q_width), ("q_latent", *q_dims), fan_in=r)
+            self.q_up = param(rngs, (r, n, q_width), ("q_latent", *q_dims), fan_in=r)
         else:
-            self.q_down = self.q_norm = None
             self.q = param(rngs, (d, n, q_width), ("d_model", *q_dims), fan_in=d)
         r, latent = mla.kv_lora_rank, mla.kv_lora_rank + mla.qk_rope_head_dim
         self.kv_down = param(rngs, (d, latent), ("d_model", "kv_latent"), fan_in=d, tensor_grad="always")
@@ -97,9 +96,11 @@ class LatentAttention(nnx.Module):
         return _leave(linear(out, self.out, "btnh,nhd->btd", run), None, run)
 
     def _queries(self, x: Array, table: RopeTable, run: Run) -> Array:
-        if self.q_down is not None and self.q_norm is not None:
-            x = self.q_norm(checkpoint_name(linear(x, self.q_down, "btd,dr->btr", run), "q_down"))
-        q = linear(x, self.q, "btr,rnh->btnh", run)
+        if self.mla.q_lora_rank:
+            latent = checkpoint_name(linear(x, self.q_down, "btd,dr->btr", run), "q_down")
+            q = linear(self.q_norm(latent), self.q_up, "btr,rnh->btnh", run)
+        else:
+            q = linear(x, self.q, "btd,dnh->btnh", run)
         nope = self.mla.qk_nope_head_dim
         return jnp.concatenate([q[..., :nope], apply_rope(q[..., nope:], table)], axis=-1)
 

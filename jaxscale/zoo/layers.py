@@ -58,9 +58,7 @@ class Norm(nnx.Module):
         tensor_grad: TensorGrad = "sequence",
     ):
         self.shape = shape
-        size = (width or shape.d_model,)
-        self.scale = param(rngs, size, (dim,), fill=_initial_scale(shape), tensor_grad=tensor_grad)
-        self.bias = param(rngs, size, (dim,), tensor_grad=tensor_grad) if _has_bias(shape) else None
+        self.scale, self.bias = _norm_params(shape, (width or shape.d_model,), (dim,), tensor_grad, rngs)
 
     def __call__(self, x: Array) -> Array:
         """[..., width] -> the same shape and dtype."""
@@ -77,9 +75,7 @@ class HeadsNorm(nnx.Module):
 
     def __init__(self, shape: ModelShape, *, heads: int, dim: Literal["heads", "kv_heads"], rngs: nnx.Rngs):
         self.shape = shape
-        size, dims = (heads, shape.head_dim), (dim, "head_dim")
-        self.scale = param(rngs, size, dims, fill=_initial_scale(shape))
-        self.bias = param(rngs, size, dims) if _has_bias(shape) else None
+        self.scale, self.bias = _norm_params(shape, (heads, shape.head_dim), (dim, "head_dim"), "never", rngs)
 
     def __call__(self, x: Array, comms: Comms) -> Array:
         """[b, t, heads, H] -> the same."""
@@ -95,17 +91,20 @@ class HeadsNorm(nnx.Module):
         return _affine(self.shape, values, self.scale, self.bias).astype(x.dtype)
 
 
-def _has_bias(shape: ModelShape) -> bool:
-    return shape.norm == "layernorm" and shape.norm_bias
+def _norm_params(
+    shape: ModelShape, size: tuple[int, ...], dims: tuple[str, ...], tensor_grad: TensorGrad, rngs: nnx.Rngs
+) -> tuple[nnx.Param | None, nnx.Param | None]:
+    """Scale and bias, where the model's norms have them."""
+    fill = 0.0 if shape.norm_unit_offset else 1.0
+    scale = param(rngs, size, dims, fill=fill, tensor_grad=tensor_grad) if shape.norm_scale else None
+    biased = shape.norm == "layernorm" and shape.norm_bias
+    return scale, param(rngs, size, dims, tensor_grad=tensor_grad) if biased else None
 
 
-def _initial_scale(shape: ModelShape) -> float:
-    return 0.0 if shape.norm_unit_offset else 1.0
-
-
-def _affine(shape: ModelShape, values: Array, scale: nnx.Param, bias: nnx.Param | None) -> Array:
-    offset = 1.0 if shape.norm_unit_offset else 0.0
-    values = values * (scale[...].astype(jnp.float32) + offset)
+def _affine(shape: ModelShape, values: Array, scale: nnx.Param | None, bias: nnx.Param | None) -> Array:
+    if scale is not None:
+        offset = 1.0 if shape.norm_unit_offset else 0.0
+        values = values * (scale[...].astype(jnp.float32) + offset)
     return values if bias is None else values + bias[...].astype(jnp.float32)
 
 
