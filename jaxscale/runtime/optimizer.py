@@ -1,0 +1,206 @@
+"""Optimizers of optax on one device's shards.
+
+AdamW, Lion and SGD act on each number by itself, so they run on shards as they are. Muon and Adafactor look at whole
+matrices: for these each layer's matrix is gathered, one layer at a time, updated, and cut again.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.sharding import PartitionSpec
+from optax import contrib
+
+from jaxscale.errors import SpecError, nearest
+from jaxscale.runtime.comms.collectives import all_gather_dim, slice_dim
+from jaxscale.runtime.options import TrainOptions
+from jaxscale.runtime.placement.params import ParamPlan, cut, gather, is_plan, local_shape
+from jaxscale.runtime.program.program import Program
+from jaxscale.types.layout import Shard
+from jaxscale.zoo import EXPERT_DIM, LAYERS_DIM
+
+Array = jax.Array
+Params = Any
+
+# Quintic coefficients of Muon's Newton-Schulz iteration (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_MUON_RMS = 0.2  # root mean square of an update, AdamW's (Liu et al., arXiv 2502.16982, eq. 4)
+
+
+def learning_rate(options: TrainOptions) -> optax.Schedule:
+    """Linear warm-up, then constant or a cosine to the final rate."""
+    if options.decay_steps:
+        return optax.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=options.learning_rate,
+            warmup_steps=options.warmup_steps,
+            decay_steps=options.decay_steps,
+            end_value=options.final_learning_rate,
+        )
+    warmup = optax.linear_schedule(0.0, options.learning_rate, max(options.warmup_steps, 1))
+    constant = optax.constant_schedule(options.learning_rate)
+    return optax.join_schedules([warmup, constant], [options.warmup_steps])
+
+
+def make_optimizer(program: Program) -> optax.GradientTransformation:
+    """The workload's optimizer for one device's shards at level `optimizer_shard`."""
+    name = program.workload.optimizer.name
+    if name not in _DIRECTIONS:
+        raise SpecError(f"optimizer={name!r} is not one of {', '.join(_DIRECTIONS)}.{nearest(name, _DIRECTIONS)}")
+    decayed = jax.tree.map(lambda plan: plan.is_matrix, program.plans, is_leaf=is_plan)
+    return optax.chain(
+        _DIRECTIONS[name](program),
+        optax.add_decayed_weights(program.options.weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(learning_rate(program.options)),
+    )
+
+
+def _adam(program: Program) -> optax.GradientTransformation:
+    options = program.options
+    return optax.scale_by_adam(b1=options.beta1, b2=options.beta2, eps=options.epsilon)
+
+
+def _lion(program: Program) -> optax.GradientTransformation:
+    return optax.scale_by_lion(b1=program.options.beta1, b2=program.options.beta2)
+
+
+def _momentum(program: Program) -> optax.GradientTransformation:
+    return optax.trace(decay=program.options.beta1)
+
+
+def _adafactor(program: Program) -> optax.GradientTransformation:
+    """Adafactor (Shazeer and Stern, arXiv 1804.04235) without its own schedule and parameter scaling."""
+    whole = optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
+    return _on_whole_matrices(whole, program)
+
+
+def _muon(program: Program) -> optax.GradientTransformation:
+    """Muon for the matrices of layers, AdamW for embedding, head and vectors."""
+
+    def label(path: Any, plan: ParamPlan) -> str:
+        return "muon" if plan.is_matrix and path[0].key == "segments" else "adam"
+
+    labels = jax.tree_util.tree_map_with_path(label, program.plans, is_leaf=is_plan)
+    orthogonal = optax.stateless(lambda updates, params: _orthogonalize(program, updates))
+    muon = optax.chain(optax.trace(decay=program.options.beta1, nesterov=True), orthogonal)
+    return optax.partition({"muon": muon, "adam": _adam(program)}, labels)
+
+
+_DIRECTIONS: dict[str, Callable[[Program], optax.GradientTransformation]] = {
+    "adamw": _adam,
+    "lion": _lion,
+    "sgd": _momentum,
+    "adafactor": _adafactor,
+    "muon": _muon,
+}
+
+
+def _num_stacked(plan: ParamPlan) -> int:
+    """Leading dims that stack independent matrices."""
+    return sum(dim in (LAYERS_DIM, EXPERT_DIM) for dim in plan.dims)
+
+
+def _over_stack(function: Callable[..., Any], num_stacked: int) -> Callable[..., Any]:
+    """Apply to each matrix of a stack: one layer after the other, the experts of a layer together."""
+    if num_stacked == 0:
+        return function
+    inner = jax.vmap(function) if num_stacked == 2 else function
+    return lambda *args: lax.map(lambda row: inner(*row), args)
+
+
+def _whole(x: Array, plan: ParamPlan, level: Shard, stacked: int) -> Array:
+    """Gather one matrix from all devices that hold a part of it."""
+    x = gather(x, plan, level, "none", offset=stacked)
+    for dim, axes in enumerate(plan.model_axes[stacked:]):
+        x = all_gather_dim(x, axes, dim)
+    return x
+
+
+def _part(x: Array, plan: ParamPlan, level: Shard, stacked: int) -> Array:
+    """The part of one matrix that this device holds."""
+    for dim, axes in enumerate(plan.model_axes[stacked:]):
+        x = slice_dim(x, axes, dim)
+    return cut(x, plan, "none", level, offset=stacked)
+
+
+def _orthogonalize(program: Program, updates: Params) -> Params:
+    level = program.layout.optimizer_shard
+    coefficients = jnp.asarray(_NEWTON_SCHULZ, jnp.float32)
+
+    def leaf(plan: ParamPlan, update: Any) -> Any:
+        if isinstance(update, optax.MaskedNode):
+            return update
+        stacked = _num_stacked(plan)
+
+        def one(shard: Array) -> Array:
+            whole = _whole(shard.astype(jnp.float32), plan, level, stacked)
+            rows = whole.shape[0] if plan.dims[-1] != "d_model" else -1
+            matrix = whole.reshape(rows, -1) if rows > 0 else whole.reshape(-1, whole.shape[-1])
+            direction = contrib.orthogonalize_via_newton_schulz(matrix, coefficients)
+            scaled = direction * (_MUON_RMS * max(matrix.shape) ** 0.5)
+            return _part(scaled.reshape(whole.shape), plan, level, stacked).astype(shard.dtype)
+
+        return _over_stack(one, stacked)(update)
+
+    return jax.tree.map(leaf, program.plans, updates, is_leaf=is_plan)
+
+
+def _on_whole_matrices(inner: optax.GradientTransformation, program: Program) -> optax.GradientTransformation:
+    """Run `inner` on each matrix as if it were the only parameter; its state is held whole by every device."""
+    level = program.layout.optimizer_shard
+
+    def init(params: Params) -> Any:
+        def leaf(plan: ParamPlan) -> Any:
+            stacked = _num_stacked(plan)
+            lead = local_shape(plan, level, program.rules)[:stacked]
+            return _over_stack(inner.init, stacked)(jnp.zeros((*lead, *plan.shape[stacked:]), program.master_dtype))
+
+        return jax.tree.map(leaf, program.plans, is_leaf=is_plan)
+
+    def update(updates: Params, states: Any, params: Params | None = None) -> tuple[Params, Any]:
+        def leaf(plan: ParamPlan, shard: Array, state: Any) -> tuple[Array, Any]:
+            stacked = _num_stacked(plan)
+
+            def one(shard: Array, state: Any) -> tuple[Array, Any]:
+                gradient = _whole(shard, plan, level, stacked)
+                whole, state = inner.update(gradient, state, gradient)  # of parameters, only the shape matters
+                return _part(whole, plan, level, stacked), state
+
+            return _over_stack(one, stacked)(shard, state)
+
+        plans, structure = jax.tree.flatten(program.plans, is_leaf=is_plan)
+        state_leaves = structure.flatten_up_to(states)
+        pairs = [leaf(*row) for row in zip(plans, jax.tree.leaves(updates), state_leaves, strict=True)]
+        return structure.unflatten([u for u, _ in pairs]), structure.unflatten([s for _, s in pairs])
+
+    return optax.GradientTransformation(init, update)
+
+
+def optimizer_specs(program: Program, state: Any) -> Any:
+    """The sharding of every array of an optimizer's state, given as local `ShapeDtypeStruct`s.
+
+    State shaped like its parameter's shard is split like it; any other state of a parameter is whole but for the
+    stacked dims; what belongs to no parameter (step counts) is one number on every device.
+    """
+    level = program.layout.optimizer_shard
+    leaves = jax.tree_util.tree_flatten_with_path(program.plans, is_leaf=is_plan)[0]
+    plans = {tuple(map(str, path)): plan for path, plan in leaves}
+
+    def spec(path: Any, leaf: jax.ShapeDtypeStruct) -> PartitionSpec:
+        plan = _owner(plans, tuple(map(str, path)))
+        if plan is None or not leaf.shape:
+            return PartitionSpec()
+        if leaf.shape == local_shape(plan, level, program.rules):
+            return plan.spec(level)
+        return PartitionSpec(*(axes or None for axes in plan.model_axes[: _num_stacked(plan)]))
+
+    return jax.tree_util.tree_map_with_path(spec, state)
+
+
+def _owner(plans: dict[tuple[str, ...], ParamPlan], path: tuple[str, ...]) -> ParamPlan | None:
+    """The parameter whose path is part of a state's path."""
+    spans = (path[i:j] for i in range(len(path)) for j in range(len(path), i, -1))
+    return next((plans[span] for span in spans if span in plans), None)

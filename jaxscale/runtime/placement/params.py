@@ -1,0 +1,164 @@
+"""How each parameter is stored in parts, and the collectives that move it between the ways of storing it.
+
+A parameter is first split by the model (tensor, expert, pipeline): that local shape is what the modules compute with.
+For storage it may be split further, at one of three levels, the values of `Layout.*_shard`:
+
+* none: whole on every device of the ZeRO group;
+* fsdp: one dim split over the ZeRO group;
+* data: and split over the data axis too, on the same dim where the sizes allow it, else on another.
+
+The dim is the first one after the stacked layers' whose local size the group divides. Vectors (norms, biases) and
+parameters without such a dim stay whole.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from jaxscale.runtime.comms.collectives import all_gather_dim, all_sum, slice_dim, sum_scatter_dim
+from jaxscale.runtime.placement.rules import (
+    DIM_AXIS,
+    GRADIENT_AXES,
+    TENSOR_AXES,
+    ZERO_DATA_AXES,
+    ZERO_GROUP,
+    Axes,
+    AxisRules,
+    ParamClass,
+)
+from jaxscale.types.layout import Shard
+from jaxscale.zoo import EXPERT_DIM, LAYERS_DIM, ParamInfo
+
+Array = jax.Array
+Step = tuple[int, Axes]  # a dim and the axes that split it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParamPlan:
+    """One parameter: its global shape, what splits each dim, and which devices hold parts of its gradient's sum."""
+
+    shape: tuple[int, ...]  # global, padded and stacked as the layout needs it
+    dims: tuple[str, ...]
+    model_axes: tuple[Axes, ...]  # for each dim, the axes that split it by the model
+    zero: Step | None  # what level "fsdp" splits
+    data: Step | None  # what level "data" splits beside that
+    partial_axes: Axes  # local gradients are partial sums over these
+    trained: bool
+
+    def steps(self, source: Shard, target: Shard) -> tuple[Step, ...]:
+        """The splits that lead from a wider stored level to a narrower one, outermost first."""
+        steps = []
+        if source == "none" and target != "none" and self.zero:
+            steps.append(self.zero)
+        if source != "data" and target == "data" and self.data:
+            steps.append(self.data)
+        if len(steps) == 2 and steps[0][0] == steps[1][0]:
+            return ((steps[0][0], steps[0][1] + steps[1][1]),)  # one dim: one collective over both groups
+        return tuple(steps)
+
+    def axes_by_dim(self, level: Shard) -> tuple[Axes, ...]:
+        """The mesh axes that split each dim at `level`, outermost first."""
+        axes = list(self.model_axes)
+        for dim, added in self.steps("none", level):
+            axes[dim] = axes[dim] + added
+        return tuple(axes)
+
+    def spec(self, level: Shard) -> PartitionSpec:
+        """The sharding of the global array at `level`."""
+        return PartitionSpec(*(axes or None for axes in self.axes_by_dim(level)))
+
+    def split_axes(self, level: Shard) -> Axes:
+        """All mesh axes that split the parameter at `level`."""
+        return tuple(axis for axes in self.axes_by_dim(level) for axis in axes)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the parameter is more than a vector, stacked layers and experts aside."""
+        return sum(dim not in (LAYERS_DIM, EXPERT_DIM) for dim in self.dims) > 1
+
+
+def plan_param(info: ParamInfo, kind: ParamClass, rules: AxisRules) -> ParamPlan:
+    """Apply the table of rules to one parameter."""
+    model_axes = tuple(rules.live((DIM_AXIS[dim],)) if dim in DIM_AXIS else () for dim in info.dims)
+    local = [size // rules.size(axes) for size, axes in zip(info.shape, model_axes, strict=True)]
+    plan = ParamPlan(
+        shape=info.shape,
+        dims=info.dims,
+        model_axes=model_axes,
+        zero=None,
+        data=None,
+        partial_axes=_partial_axes(info, kind, rules),
+        trained=info.trained,
+    )
+    if not plan.is_matrix:
+        return plan
+    zero = _first_split(info.dims, local, rules.live(ZERO_GROUP[kind]), rules)
+    if zero:
+        local[zero[0]] //= rules.size(zero[1])
+    preferred = zero[0] if zero else -1
+    data = _first_split(info.dims, local, rules.live(ZERO_DATA_AXES), rules, preferred=preferred)
+    return ParamPlan(**{name: getattr(plan, name) for name in plan.__slots__} | {"zero": zero, "data": data})
+
+
+def _partial_axes(info: ParamInfo, kind: ParamClass, rules: AxisRules) -> Axes:
+    partial = info.tensor_grad == "always" or (info.tensor_grad == "sequence" and rules.layout.sequence_parallel)
+    return rules.live(GRADIENT_AXES[kind] + (TENSOR_AXES if partial else ()))
+
+
+def _first_split(
+    dims: tuple[str, ...], local: list[int], axes: Axes, rules: AxisRules, *, preferred: int = -1
+) -> Step | None:
+    """The first dim, the preferred one before the others, whose local size the group of `axes` divides."""
+    if not axes:
+        return None
+    candidates = sorted(range(len(dims)), key=lambda dim: dim != preferred)
+    fitting = (d for d in candidates if dims[d] != LAYERS_DIM and local[d] % rules.size(axes) == 0)
+    dim = next(fitting, None)
+    return None if dim is None else (dim, axes)
+
+
+def gather(x: Array, plan: ParamPlan, source: Shard, target: Shard, *, offset: int = 0) -> Array:
+    """All-gather a shard stored at `source` to the wider level `target`.
+
+    `offset` is how many leading dims of the plan `x` lacks: 1 inside the scan over stacked layers.
+    """
+    for dim, axes in reversed(plan.steps(target, source)):
+        x = all_gather_dim(x, axes, dim - offset)
+    return x
+
+
+def scatter_sum(x: Array, plan: ParamPlan, source: Shard, target: Shard, *, offset: int = 0) -> Array:
+    """Reduce-scatter partial sums at level `source` to shards at the narrower level `target`."""
+    for dim, axes in plan.steps(source, target):
+        x = sum_scatter_dim(x, axes, dim - offset)
+    return x
+
+
+def cut(x: Array, plan: ParamPlan, source: Shard, target: Shard, *, offset: int = 0) -> Array:
+    """This device's shard at `target` of a value it holds at the wider level `source`; no collective."""
+    for dim, axes in plan.steps(source, target):
+        x = slice_dim(x, axes, dim - offset)
+    return x
+
+
+def sum_rest(x: Array, plan: ParamPlan, level: Shard) -> Array:
+    """All-reduce over the axes of partial sums that the reduce-scatters down to `level` have not summed."""
+    summed = [axis for _, axes in plan.steps("none", level) for axis in axes]
+    return all_sum(x, tuple(axis for axis in plan.partial_axes if axis not in summed))
+
+
+def replicas(plan: ParamPlan, level: Shard, rules: AxisRules) -> int:
+    """How many devices hold the same shard at `level`."""
+    return rules.layout.num_devices // rules.size(plan.split_axes(level))
+
+
+def local_shape(plan: ParamPlan, level: Shard, rules: AxisRules) -> tuple[int, ...]:
+    """The shape of one device's shard at `level`."""
+    return tuple(s // rules.size(axes) for s, axes in zip(plan.shape, plan.axes_by_dim(level), strict=True))
+
+
+def is_plan(x: Any) -> bool:
+    """Whether `x` is a leaf of a tree of plans."""
+    return isinstance(x, ParamPlan)

@@ -1,0 +1,92 @@
+"""Gradients of one step on one device: accumulated over microbatches, then summed over the devices that share them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxscale.runtime.comms.collectives import all_sum
+from jaxscale.runtime.placement.params import ParamPlan, is_plan, replicas, scatter_sum, sum_rest
+from jaxscale.runtime.placement.rules import PIPELINE_AXES, TOKEN_AXES
+from jaxscale.runtime.program.batch import Batch, microbatches, take_microbatch, total_weight
+from jaxscale.runtime.program.model import build_context, embed_tokens, run_chunk, token_loss
+from jaxscale.runtime.program.pipeline import pipeline_gradients
+from jaxscale.runtime.program.program import Program
+from jaxscale.runtime.program.weights import fetch, make_slots
+
+Array = jax.Array
+Params = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Means over the tokens of the step that have a target, float32."""
+
+    loss: Array  # cross-entropy in nats, z-loss included
+    aux: Array  # auxiliary losses of the routers, weighted
+
+
+def microbatch_loss(
+    slots: Params, program: Program, stored: Params, microbatch: Batch, weight: Array
+) -> tuple[Array, Losses]:
+    """This device's share of the mean loss; differentiated with respect to `slots` only."""
+    plans = program.plans
+    embedding = fetch(program, stored["embedding"], slots["embedding"], plans["embedding"], stacked=False)
+    stream = embed_tokens(program, embedding, microbatch)
+    context = build_context(program, microbatch)
+    flow = run_chunk(program, stored["segments"], slots["segments"], stream, context, 0)
+    head = fetch(program, stored["head"], slots["head"], plans["head"], stacked=False)
+    if program.shape.tied_embeddings:  # gathered again: it would be held through all layers otherwise
+        embedding = fetch(program, stored["embedding"], slots["embedding"], plans["embedding"], stacked=False)
+    loss = token_loss(program, head, embedding, flow.stream, microbatch)
+    return (loss + flow.aux) / weight, Losses(loss=loss / weight, aux=flow.aux / weight)
+
+
+def accumulate(program: Program, stored: Params, batch: Batch) -> tuple[Params, Losses]:
+    """Gradients in slots, still partial sums, and this device's share of the losses."""
+    weight, batches = total_weight(program, batch), microbatches(program, batch)
+    if program.layout.pipeline > 1:
+        grads, loss, aux = pipeline_gradients(program, stored, batches, weight)
+        return grads, Losses(loss=loss, aux=aux)
+    one = jax.grad(microbatch_loss, has_aux=True)
+    slots = make_slots(program, program.plans)
+    if program.num_microbatches == 1:
+        return one(slots, program, stored, take_microbatch(batches, 0), weight)
+
+    def step(sums: Any, microbatch: Batch) -> tuple[Any, None]:
+        found = one(slots, program, stored, microbatch, weight)
+        return jax.tree.map(jnp.add, sums, found), None
+
+    start = (slots, Losses(loss=jnp.zeros(()), aux=jnp.zeros(())))
+    return lax.scan(step, start, batches)[0]
+
+
+def reduce_gradients(program: Program, grads: Params) -> Params:
+    """Sum over devices what is still partial, and keep the shard that this device's optimizer updates."""
+    source, target = program.layout.grads_shard, program.layout.optimizer_shard
+
+    def one(plan: ParamPlan, grad: Array) -> Array:
+        wire = grad.astype(program.reduce_dtype)
+        return sum_rest(scatter_sum(wire, plan, source, target), plan, target).astype(program.grad_dtype)
+
+    return jax.tree.map(one, program.plans, grads, is_leaf=is_plan)
+
+
+def reduce_losses(program: Program, losses: Losses) -> Losses:
+    """The losses of the whole batch, alike on every device."""
+    axes = program.rules.live((*TOKEN_AXES, *PIPELINE_AXES))
+    return jax.tree.map(lambda x: all_sum(x, axes), losses)
+
+
+def global_norm(program: Program, grads: Params) -> Array:
+    """L2 norm of all gradients of the model, from one device's shards: one all-reduce."""
+    level = program.layout.optimizer_shard
+    squares = [
+        jnp.sum(jnp.square(grad.astype(jnp.float32))) / replicas(plan, level, program.rules)
+        for plan, grad in zip(jax.tree.leaves(program.plans, is_leaf=is_plan), jax.tree.leaves(grads), strict=True)
+        if plan.trained
+    ]
+    return jnp.sqrt(all_sum(sum(squares, jnp.zeros(())), program.rules.live(program.layout.axis_order)))

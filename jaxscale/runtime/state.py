@@ -1,0 +1,168 @@
+"""The training state: what it holds, how it is sharded, and its form that no layout changes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxscale.runtime.optimizer import optimizer_specs
+from jaxscale.runtime.placement.params import ParamPlan, gather, is_plan, local_shape
+from jaxscale.runtime.placement.stages import pack, unpack
+from jaxscale.runtime.program.program import Program
+from jaxscale.types.layout import Shard
+from jaxscale.zoo import init_params
+
+Array = jax.Array
+Params = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainState:
+    """Donated to every step and returned by it.
+
+    `master` is at level `optimizer_shard`. Where that is wider than `params_shard` the step computes with `working`,
+    a copy in the compute dtype at level `params_shard`; else with `master`, and `working` is None.
+    """
+
+    step: Array  # int32, optimizer steps taken
+    master: Params
+    working: Params | None
+    optimizer: Any
+
+    @property
+    def stored(self) -> Params:
+        """The shards that the step fetches its weights from."""
+        return self.master if self.working is None else self.working
+
+
+def working_copy(program: Program, master: Params) -> Params | None:
+    """The weights to compute with, all-gathered from the optimizer's shards; inside the shard_map."""
+    if not program.keeps_working_copy:
+        return None
+
+    def one(plan: ParamPlan, shard: Array) -> Array:
+        cast = shard.astype(program.compute_dtype) if plan.trained else shard
+        return gather(cast, plan, program.layout.optimizer_shard, program.layout.params_shard)
+
+    return jax.tree.map(one, program.plans, master, is_leaf=is_plan)
+
+
+def init_state(program: Program, optimizer: optax.GradientTransformation, master: Params) -> TrainState:
+    """The state of step 0 from one device's shards of the parameters; inside the shard_map."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        master=master,
+        working=working_copy(program, master),
+        optimizer=optimizer.init(master),
+    )
+
+
+def _local_structs(program: Program, level: Shard) -> Params:
+    def one(plan: ParamPlan) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(local_shape(plan, level, program.rules), program.master_dtype)
+
+    return jax.tree.map(one, program.plans, is_leaf=is_plan)
+
+
+def param_specs(program: Program, level: Shard) -> Params:
+    """The sharding of every parameter at a level."""
+    return jax.tree.map(lambda plan: plan.spec(level), program.plans, is_leaf=is_plan)
+
+
+def state_specs(program: Program, optimizer: optax.GradientTransformation) -> TrainState:
+    """The sharding of every array of the state, as a tree of PartitionSpecs."""
+    local = jax.eval_shape(optimizer.init, _local_structs(program, program.layout.optimizer_shard))
+    return TrainState(
+        step=PartitionSpec(),
+        master=param_specs(program, program.layout.optimizer_shard),
+        working=param_specs(program, program.layout.params_shard) if program.keeps_working_copy else None,
+        optimizer=optimizer_specs(program, local),
+    )
+
+
+def state_shardings(program: Program, mesh: Mesh, specs: TrainState) -> TrainState:
+    """As `state_specs`, on a mesh: optimizer state in host memory where the layout offloads it."""
+
+    def on(memory: str | None) -> Any:
+        return lambda spec: NamedSharding(mesh, spec, memory_kind=memory)
+
+    def host_arrays(spec: PartitionSpec) -> NamedSharding:
+        return NamedSharding(mesh, spec, memory_kind="pinned_host" if _is_offloaded(spec) else None)
+
+    is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
+    device = jax.tree.map(on(None), specs, is_leaf=is_spec)
+    if not program.layout.offload_optimizer:
+        return device
+    return TrainState(
+        step=device.step,
+        master=device.master if specs.working is None else jax.tree.map(host_arrays, specs.master, is_leaf=is_spec),
+        working=device.working,
+        optimizer=jax.tree.map(host_arrays, specs.optimizer, is_leaf=is_spec),
+    )
+
+
+def _is_offloaded(spec: PartitionSpec) -> bool:
+    """Step counts are not worth a copy; arrays of parameters have a spec with a place for each dim."""
+    return len(spec) > 0
+
+
+def move_offloaded(program: Program, state: TrainState, space: jax.memory.Space) -> TrainState:
+    """Bring the offloaded part of the state to device memory, or back to the host; inside the shard_map."""
+    if not program.layout.offload_optimizer:
+        return state
+
+    def move(x: Array) -> Array:
+        return jax.device_put(x, space) if x.ndim else x
+
+    return TrainState(
+        step=state.step,
+        master=state.master if state.working is None else jax.tree.map(move, state.master),
+        working=state.working,
+        optimizer=jax.tree.map(move, state.optimizer),
+    )
+
+
+def initial_params(program: Program, seed: int) -> Params:
+    """Random global parameters, stacked as the layout needs them; to be jitted with their shardings.
+
+    The values of real parameters depend on the seed only, not on the layout.
+    """
+    params = init_params(program.shape, jax.random.key(seed), vocab_multiple=program.layout.tensor)
+    packed = pack(program.shape, program.stages, params)
+    return jax.tree.map(lambda x: x.astype(program.master_dtype), packed)
+
+
+def to_canonical(program: Program, params: Params) -> Params:
+    """Global parameters, or a tree like them, as the zoo orders them and without padding."""
+    tree = unpack(program.shape, program.stages, params)
+    return tree | {name: _trim_vocab(program, name, tree[name]) for name in ("embedding", "head")}
+
+
+def from_canonical(program: Program, params: Params) -> Params:
+    """The inverse of `to_canonical`; padding is zero."""
+    tree = params | {name: _pad_vocab(program, name, params[name]) for name in ("embedding", "head")}
+    return pack(program.shape, program.stages, tree)
+
+
+def _vocab_dims(plan: ParamPlan) -> list[int]:
+    return [dim for dim, name in enumerate(plan.dims) if name == "vocab"]
+
+
+def _trim_vocab(program: Program, part: str, tree: Params) -> Params:
+    def one(plan: ParamPlan, x: Array) -> Array:
+        for dim in _vocab_dims(plan):
+            x = jax.lax.slice_in_dim(x, 0, program.shape.vocab_size, axis=dim)
+        return x
+
+    return jax.tree.map(one, program.plans[part], tree, is_leaf=is_plan)
+
+
+def _pad_vocab(program: Program, part: str, tree: Params) -> Params:
+    def one(plan: ParamPlan, x: Array) -> Array:
+        return jnp.pad(x, [(0, size - have) for size, have in zip(plan.shape, x.shape, strict=True)])
+
+    return jax.tree.map(one, program.plans[part], tree, is_leaf=is_plan)
