@@ -42,9 +42,7 @@ def _tpu_devices(target: Target) -> Sequence[Any]:
 def _gpu_devices(target: Target) -> Sequence[Any]:
     from jax.experimental import topologies
 
-    from jaxscale.aot.gpu_targets import target_config
-
     described = topologies.get_topology_desc(
-        "gpu", platform="cuda", target_config=target_config(target.chip), topology=target.topology
+        "gpu", platform="cuda", target_config=target.gpu_config, topology=target.topology
     )
     return described.devices

@@ -8,6 +8,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxscale.aot.gpu_targets import target_config
 from jaxscale.errors import CompileError, nearest
 from jaxscale.types import Cluster
 
@@ -38,7 +39,7 @@ class Target:
     topology: str = ""  # TPU: name of one slice; GPU: slices x hosts x chips
     num_slices: int = 1
     one_device_a_chip: bool = False  # TPU v2 to v4: the two cores of a chip as one device
-    chip: str = ""
+    gpu_config: str = ""  # GPU: the chip as the compiler describes it
     note: str = ""  # what of the answer does not hold for the cluster
 
     @property
@@ -63,7 +64,6 @@ def target_of(cluster: Cluster) -> Target:
             num_slices=cluster.num_slices,
             one_device_a_chip=cluster.chip.devices_per_chip == 1
             and cluster.aot_topology.startswith(("v2", "v3", "v4")),
-            chip=cluster.chip.name,
         )
     if kind == "gpu" and cuda_plugin():
         nodes = cluster.num_chips // cluster.chips_per_host
@@ -71,7 +71,7 @@ def target_of(cluster: Cluster) -> Target:
             backend="gpu",
             num_devices=cluster.num_devices,
             topology=f"1x{nodes}x{cluster.chips_per_host}",
-            chip=cluster.chip.name,
+            gpu_config=target_config(cluster.chip),
             note="GPU programs carry no memory limit: the verdict compares the compiler's peak with the chip's memory",
         )
     return _emulated(cluster)
@@ -99,7 +99,7 @@ def _emulated(cluster: Cluster) -> Target:
             f"cluster {cluster.name!r}: {missing}only the CPU backend could compile for it, which takes up to "
             f"{MAX_EMULATED_DEVICES} devices; it has {cluster.num_devices}"
         )
-    return Target(backend="cpu", num_devices=cluster.num_devices, chip=cluster.chip.name, note=missing + _CPU_NOTE)
+    return Target(backend="cpu", num_devices=cluster.num_devices, note=missing + _CPU_NOTE)
 
 
 def unknown_topology(topology: str, reason: str) -> CompileError:

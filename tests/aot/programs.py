@@ -9,6 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from jaxscale.aot.gpu_targets import target_config
+from jaxscale.catalog import load_chip
+
 GOLDENS = Path(__file__).parent / "goldens"
 MESH_AXES = ("data", "fsdp", "tensor")
 MESH_SIZES = (2, 2, 2)
@@ -128,6 +131,12 @@ def _write_goldens(target: str) -> None:
         return
     from jax.experimental import topologies
 
+    if target.startswith("h100"):  # needs jax-cuda12-plugin and jax-cuda12-pjrt, no GPU
+        config = target_config(load_chip(target))
+        described = topologies.get_topology_desc("gpu", platform="cuda", target_config=config, topology="1x1x8")
+        text = layered_step(described.devices).compile().as_text()
+        (GOLDENS / "layered_h100.hlo").write_text(_stripped(text))
+        return
     devices = topologies.get_topology_desc(topology_name=target, platform="tpu").devices
     name = target.partition(":")[0]
     (GOLDENS / f"layered_{name}.hlo").write_text(_stripped(compiled_text(layered_step(devices))))
@@ -137,5 +146,6 @@ def _write_goldens(target: str) -> None:
 
 if __name__ == "__main__":
     os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    for target in sys.argv[1:] or ("cpu", "v5e:2x4", "v5p:2x2x2", "tpu7x:2x2x1"):
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
+    for target in sys.argv[1:] or ("cpu", "v5e:2x4", "v5p:2x2x2", "tpu7x:2x2x1", "h100-sxm"):
         _write_goldens(target)

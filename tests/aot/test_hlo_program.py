@@ -189,3 +189,14 @@ def test_scope_names_leave_wrappers_out():
         scope_name("jit(step)/shard_map/transpose(jvp(mlp))/while/body/closed_call/rematted_computation/psum") == "mlp"
     )
     assert scope_name("jit(step)/shard_map/psum") == ""
+
+
+def test_gpu_program_moves_the_same_bytes_in_joined_and_peeled_collectives():
+    """XLA on GPU joins both gathers of a layer into one call and peels one trip off the backward loop."""
+    program = golden("layered_h100")
+    assert program.flops == programs.layered_flops()
+    moved, want = {}, {}
+    for sums, counts in ((moved, totals(program)), (want, expected(2, 2))):
+        for (kind, axes, payload), count in counts.items():
+            sums[kind, axes] = sums.get((kind, axes), 0) + payload * count
+    assert moved == want
