@@ -11,19 +11,21 @@ from jaxscale.cost.problem import Problem, problem
 from jaxscale.cost.step import EstimateBatch, estimate_batch, estimate_row
 from jaxscale.errors import SpecError, nearest
 from jaxscale.search.limits import NO_LIMITS, Limits
-from jaxscale.search.result import DOES_NOT_FIT, SearchResult
 from jaxscale.search.select import (
+    KEPT_BANDS,
     Candidates,
     best_of_bands,
+    beyond_front,
     distinct_best,
     join,
-    least_of_mesh,
-    ordered,
+    least_of_meshes,
+    merge,
     pareto,
 )
 from jaxscale.search.space import Chunk, Space, chunks, space
 from jaxscale.types import Cluster, Estimate, LayoutBatch, ModelShape, Stack, Workload
 from jaxscale.types.legality import illegal_reasons
+from jaxscale.types.search import DOES_NOT_FIT, SearchResult
 
 OBJECTIVES = ("time", "money", "memory")
 DEFAULT_HEADROOM = 0.05
@@ -66,7 +68,7 @@ def search(
             progress(tally.num_looked_at, total)
     rejected = tally.rejected | {DOES_NOT_FIT: tally.num_legal - tally.num_fitting}
     result = SearchResult(
-        shape=shape, workload=workload, cluster=cluster, objective=objective, limits=limits, headroom=headroom,
+        shape=shape, workload=workload, cluster=cluster, objective=objective, limits=limits.text, headroom=headroom,
         num_top=top, ranked=_best(p, tally, top + SPARES), pareto=_front(p, tally), by_mesh=_by_mesh(p, tally),
         closest=_closest(p, tally), num_looked_at=tally.num_looked_at, num_legal=tally.num_legal,
         num_fitting=tally.num_fitting, num_meshes=len(where.meshes) + where.num_rejected_meshes,
@@ -105,30 +107,39 @@ class _Tally:
 def _look_at(tally: _Tally, chunk: Chunk, where: Space, p: Problem, objective: str, budget_bytes: float) -> None:
     """Check, price and judge one chunk."""
     tally.num_looked_at += len(chunk.layouts)
+    legal = _legal(tally, chunk, where)
+    if len(legal) < len(chunk.layouts):
+        chunk = Chunk(layouts=chunk.layouts.take(legal), mesh=chunk.mesh[legal])
+    tally.num_legal += len(legal)
+    if not len(legal):
+        return
+    seen = _candidates(chunk, estimate_batch(p, chunk.layouts, bounds=False), objective)
+    fits = seen.memory_bytes <= budget_bytes
+    fitting, heavy = np.flatnonzero(fits), np.flatnonzero(~fits)
+    tally.num_fitting += len(fitting)
+    if len(fitting):
+        contenders, outside = fitting, fitting
+        if tally.bands is not None and len(tally.bands) == KEPT_BANDS:
+            contenders = fitting[seen.objective[fitting] < tally.bands.objective[-1]]
+        tally.bands = merge(tally.bands, best_of_bands(seen, contenders), seen, best_of_bands)
+        if tally.front is not None:
+            outside = beyond_front(seen, fitting, tally.front)
+        tally.front = merge(tally.front, pareto(seen, outside), seen, pareto)
+    tally.best_of_meshes.append(seen.take(least_of_meshes(seen.mesh, seen.objective, fitting)))
+    tally.lightest_of_meshes.append(seen.take(least_of_meshes(seen.mesh, seen.memory_bytes, heavy)))
+
+
+def _legal(tally: _Tally, chunk: Chunk, where: Space) -> np.ndarray:
+    """Rows of a chunk that break no rule; the rules that the others break are counted."""
     legal = np.ones(len(chunk.layouts), dtype=bool)
     for rule, broken in illegal_reasons(where.shape, where.workload, chunk.layouts, where.num_devices).items():
         if broken.any():
             tally.rejected[rule] = tally.rejected.get(rule, 0) + int(broken.sum())
             legal &= ~broken
-    if not legal.all():
-        chunk = Chunk(layouts=chunk.layouts.take(legal), mesh=chunk.mesh[legal])
-    tally.num_legal += len(chunk.layouts)
-    if not len(chunk.layouts):
-        return
-    priced = _candidates(p, chunk, estimate_batch(p, chunk.layouts, bounds=False), objective)
-    fits = priced.memory_bytes <= budget_bytes
-    fitting = priced if fits.all() else priced.take(fits)
-    tally.num_fitting += len(fitting)
-    if len(fitting):
-        tally.bands = best_of_bands(fitting, tally.bands)
-        tally.front = pareto(fitting, tally.front)
-        tally.best_of_meshes.append(least_of_mesh(fitting, fitting.objective))
-    if len(fitting) < len(priced):
-        heavy = priced.take(~fits)
-        tally.lightest_of_meshes.append(least_of_mesh(heavy, heavy.memory_bytes))
+    return np.flatnonzero(legal)
 
 
-def _candidates(p: Problem, chunk: Chunk, batch: EstimateBatch, objective: str) -> Candidates:
+def _candidates(chunk: Chunk, batch: EstimateBatch, objective: str) -> Candidates:
     time_s = np.broadcast_to(batch.step_time_s, (len(chunk.layouts),))
     memory = np.broadcast_to(batch.memory_bytes, (len(chunk.layouts),))
     return Candidates(
@@ -138,28 +149,32 @@ def _candidates(p: Problem, chunk: Chunk, batch: EstimateBatch, objective: str) 
 
 
 def _best(p: Problem, tally: _Tally, count: int) -> tuple[Estimate, ...]:
-    return () if tally.bands is None else estimates(p, distinct_best(tally.bands, count).layouts)
+    if tally.bands is None:
+        return ()
+    return estimates(p, tally.bands.layouts.take(distinct_best(tally.bands, count)))
 
 
 def _front(p: Problem, tally: _Tally) -> tuple[Estimate, ...]:
     if tally.front is None:
         return ()
     rows = np.unique(np.linspace(0, len(tally.front) - 1, min(len(tally.front), MAX_PARETO)).round().astype(np.int64))
-    return estimates(p, tally.front.take(rows).layouts)
+    return estimates(p, tally.front.layouts.take(rows))
 
 
 def _by_mesh(p: Problem, tally: _Tally) -> tuple[Estimate, ...]:
-    if not tally.best_of_meshes:
+    best = join(tally.best_of_meshes) if tally.best_of_meshes else ()
+    if not len(best):
         return ()
-    return estimates(p, ordered(join(tally.best_of_meshes)).take(np.s_[:MAX_MESHES]).layouts)
+    order = np.lexsort((best.mesh, best.memory_bytes, best.objective))[:MAX_MESHES]
+    return estimates(p, best.layouts.take(order))
 
 
 def _closest(p: Problem, tally: _Tally) -> tuple[Estimate, ...]:
-    if not tally.lightest_of_meshes:
+    lightest = join(tally.lightest_of_meshes) if tally.lightest_of_meshes else ()
+    if not len(lightest):
         return ()
-    lightest = join(tally.lightest_of_meshes)
-    order = np.lexsort((lightest.step_time_s, lightest.memory_bytes))[:NUM_CLOSEST]
-    return estimates(p, lightest.take(order).layouts)
+    order = np.lexsort((lightest.mesh, lightest.step_time_s, lightest.memory_bytes))[:NUM_CLOSEST]
+    return estimates(p, lightest.layouts.take(order))
 
 
 def estimates(p: Problem, layouts: LayoutBatch) -> tuple[Estimate, ...]:

@@ -1,10 +1,11 @@
 """What a search keeps of the layouts that stream past: the best, the Pareto front, the best and lightest of each mesh.
 
-Every reduction gives the same whether the layouts come in one chunk or in many, and depends on nothing but their order.
+Every choice is a function from arrays [n] to row numbers, and gives the same whether the layouts come in one chunk or
+in many: what is chosen of a whole is chosen of the choices of its parts.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +31,11 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.objective)
 
-    def take(self, index: np.ndarray) -> "Candidates":
-        """Return the rows at `index` (integer or boolean)."""
+    def take(self, rows: np.ndarray) -> "Candidates":
+        """Return some rows."""
         return Candidates(
-            objective=self.objective[index], step_time_s=self.step_time_s[index],
-            memory_bytes=self.memory_bytes[index], mesh=self.mesh[index], layouts=self.layouts.take(index),
+            objective=self.objective[rows], step_time_s=self.step_time_s[rows], memory_bytes=self.memory_bytes[rows],
+            mesh=self.mesh[rows], layouts=self.layouts.take(rows),
         )  # fmt: skip
 
 
@@ -49,24 +50,33 @@ def join(parts: Iterable[Candidates]) -> Candidates:
     return Candidates(**columns, layouts=LayoutBatch(**fields, axis_order=parts[0].layouts.axis_order))
 
 
-def ordered(candidates: Candidates) -> Candidates:
-    """Sort by objective, then memory; equals stay in the order in which they came."""
-    return candidates.take(np.lexsort((candidates.memory_bytes, candidates.objective)))
+def merge(
+    kept: Candidates | None, rows: np.ndarray, seen: Candidates, choose: Callable[[Candidates], np.ndarray]
+) -> Candidates:
+    """Join the chosen `rows` of what was just seen to those kept so far, and choose again."""
+    chosen = seen.take(rows)
+    if kept is None:
+        return chosen
+    both = join([kept, chosen])
+    return both.take(choose(both))
 
 
-def best_of_bands(candidates: Candidates, kept: Candidates | None) -> Candidates:
-    """Join `candidates` to those kept so far: the best of each narrow band of the objective, best band first."""
-    if kept is not None and len(kept) >= KEPT_BANDS:
-        candidates = candidates.take(candidates.objective < kept.objective[-1])
-    if kept is not None:
-        candidates = join([kept, candidates])
-    in_order = ordered(candidates)
-    band = np.floor(np.log(in_order.objective) / math.log1p(BAND))
-    first = np.flatnonzero(np.diff(band, prepend=-np.inf) > 0)[:KEPT_BANDS]
-    return in_order.take(first)
+def best_of_bands(candidates: Candidates, among: np.ndarray | None = None) -> np.ndarray:
+    """Rows of the best of each narrow band of the objective, best band first; within it, less memory decides ties."""
+    rows = np.arange(len(candidates)) if among is None else among
+    rows = rows[np.argsort(candidates.objective[rows])]
+    objective = candidates.objective[rows]
+    band = np.floor(np.log(objective) / math.log1p(BAND))
+    starts = np.flatnonzero(np.diff(band, prepend=-np.inf) > 0)
+    lengths = np.diff(starts, append=len(rows))
+    tied = np.flatnonzero(objective == np.repeat(objective[starts], lengths))
+    rows, band = rows[tied], band[tied]
+    order = np.lexsort((rows, candidates.memory_bytes[rows], band))
+    first = np.flatnonzero(np.diff(band[order], prepend=-np.inf) > 0)[:KEPT_BANDS]
+    return rows[order[first]]
 
 
-def distinct_best(candidates: Candidates, count: int) -> Candidates:
+def distinct_best(candidates: Candidates, count: int) -> np.ndarray:
     """Of candidates in order, the best, then the best that is more than a tie behind the one before, and so on."""
     chosen: list[int] = []
     for row, value in enumerate(candidates.objective):
@@ -74,26 +84,32 @@ def distinct_best(candidates: Candidates, count: int) -> Candidates:
             chosen.append(row)
         if len(chosen) == count:
             break
-    return candidates.take(np.array(chosen, dtype=np.int64))
+    return np.array(chosen, dtype=np.int64)
 
 
-def pareto(candidates: Candidates, kept: Candidates | None) -> Candidates:
-    """Join `candidates` to the front so far: those that no other beats in both time and memory, fastest first."""
-    if kept is not None and len(kept):
-        faster = np.searchsorted(kept.step_time_s, candidates.step_time_s, side="right")
-        least = np.concatenate([[np.inf], kept.memory_bytes])[faster]  # memory falls along the front
-        candidates = join([kept, candidates.take(candidates.memory_bytes < least)])
-    in_order = candidates.take(np.lexsort((candidates.memory_bytes, candidates.step_time_s)))
-    least_before = np.minimum.accumulate(np.concatenate([[np.inf], in_order.memory_bytes]))[:-1]
-    return in_order.take(in_order.memory_bytes < least_before)
+def pareto(candidates: Candidates, among: np.ndarray | None = None) -> np.ndarray:
+    """Rows that no other row beats in both time and memory, fastest first; each needs less memory than the last."""
+    rows = np.arange(len(candidates)) if among is None else among
+    rows = rows[np.lexsort((rows, candidates.memory_bytes[rows], candidates.step_time_s[rows]))]
+    memory = candidates.memory_bytes[rows]
+    least_before = np.minimum.accumulate(np.concatenate([[np.inf], memory]))[:-1]
+    return rows[memory < least_before]
 
 
-def least_of_mesh(candidates: Candidates, values: np.ndarray) -> Candidates:
-    """For each mesh the first candidate with the least of `values` [n]; a mesh's candidates stand together."""
-    if not len(candidates):
-        return candidates
-    starts = np.flatnonzero(np.diff(candidates.mesh, prepend=-1))
-    segment = np.cumsum(np.diff(candidates.mesh, prepend=candidates.mesh[0]) != 0)
-    hits = np.flatnonzero(values == np.minimum.reduceat(values, starts)[segment])
-    _, first = np.unique(segment[hits], return_index=True)
-    return candidates.take(hits[first])
+def beyond_front(candidates: Candidates, among: np.ndarray, front: Candidates) -> np.ndarray:
+    """Those of the rows `among` that the front so far does not dominate."""
+    faster = np.searchsorted(front.step_time_s, candidates.step_time_s[among], side="right")
+    least = np.concatenate([[np.inf], front.memory_bytes])[faster]  # memory falls along the front
+    return among[candidates.memory_bytes[among] < least]
+
+
+def least_of_meshes(mesh: np.ndarray, values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """For each mesh the first of the rows `among` with the least value; a mesh's rows stand together."""
+    if not len(among):
+        return among
+    mesh, values = mesh[among], values[among]
+    starts = np.flatnonzero(np.diff(mesh, prepend=-1))
+    lengths = np.diff(starts, append=len(among))
+    hits = np.flatnonzero(values == np.repeat(np.minimum.reduceat(values, starts), lengths))
+    first = np.flatnonzero(np.diff(mesh[hits], prepend=-1))
+    return among[hits[first]]

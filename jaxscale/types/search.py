@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from jaxscale.search.limits import Limits
-from jaxscale.types import Cluster, Estimate, ModelShape, Workload
+from jaxscale.types.hardware import Cluster
+from jaxscale.types.model import ModelShape
+from jaxscale.types.results import Estimate
+from jaxscale.types.workload import Workload
 
 DOES_NOT_FIT = "does not fit in memory"
 
@@ -21,7 +23,7 @@ class SearchResult:
     workload: Workload
     cluster: Cluster
     objective: str  # time, money, memory
-    limits: Limits
+    limits: str  # as the user wrote them
     headroom: float  # share of a device's memory to be left free
     num_top: int
     ranked: tuple[Estimate, ...]
@@ -63,7 +65,7 @@ class SearchResult:
             "precision": self.workload.precision.name,
             "optimizer": self.workload.optimizer.name,
             "objective": self.objective,
-            "limits": self.limits.text,
+            "limits": self.limits,
             "headroom": self.headroom,
             "num_looked_at": self.num_looked_at,
             "num_legal": self.num_legal,
