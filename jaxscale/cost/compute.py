@@ -188,9 +188,9 @@ def _attention(p: Problem, tokens: Number, heads: Number, layouts: LayoutBatch) 
     share = heads / s.num_heads
     if stack.attention_kernel == "naive":
         flops = attention_flops_per_token(p) * tokens * share
-        # Scores are written, read by the softmax, written, and read by the weighted sum: bytes rule.
+        # Scores are written, read by the softmax, written, read by the weighted sum: bytes rule.
         score_bytes = tokens * p.seq_len * heads * p.compute_bytes
-        traffic_s = 4.0 * score_bytes * stack.elementwise_passes / (p.device.hbm_bytes_per_s * stack.memory_efficiency)
+        traffic_s = score_bytes * stack.score_passes / (p.device.hbm_bytes_per_s * stack.memory_efficiency)
         forward_s = traffic_s + flops / (p.device.attention_flops_per_s * stack.matmul_efficiency * 0.5)
         return flops, forward_s, 2.0 * forward_s
     flops = attention_flops_per_token(p, causal=True) * tokens * share

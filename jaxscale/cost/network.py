@@ -14,6 +14,7 @@ Time = latency + wire bytes / bus bandwidth (ring algorithms; Thakur et al. 2005
 | collective-permute, local S | S |
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -36,6 +37,7 @@ class Level:
     bytes_per_s: Number
     latency_s: Number
     wrap: Number = 0.0  # torus: 1 where the dim closes into a ring
+    scaling: Number = 0.0  # bandwidth falls as members ** -scaling (congestion between nodes)
 
 
 def cluster_levels(cluster: Cluster) -> tuple[Level, ...]:
@@ -61,6 +63,16 @@ def cluster_levels(cluster: Cluster) -> tuple[Level, ...]:
             for size, wrap in zip(tier.shape, wraps, strict=True)
         )
     return tuple(levels)
+
+
+def derate(levels: Sequence[Level], inner: Number, outer: Number, outer_scaling: Number) -> tuple[Level, ...]:
+    """Levels at the bandwidth that large collectives reach: share `inner` inside a node or slice, `outer` between."""
+    derated = []
+    for position, level in enumerate(levels):
+        inside = position == 0 or level.torus or level.name == levels[0].name
+        share, scaling = (inner, 0.0) if inside else (outer, outer_scaling)
+        derated.append(dataclasses.replace(level, bytes_per_s=level.bytes_per_s * share, scaling=scaling))
+    return tuple(derated)
 
 
 def place(
@@ -115,7 +127,8 @@ def _bus_bytes_per_s(members: Sequence[Number], levels: Sequence[Level], xp: Mod
             ring = xp.where((level.wrap > 0) & (count >= level.size), 2.0, 1.0)
             torus = torus + xp.where(used, ring * level.bytes_per_s, 0.0)
         else:
-            limit = xp.minimum(limit, xp.where(used, level.bytes_per_s * inner, float("inf")))
+            speed = level.bytes_per_s * inner * count ** (-level.scaling)
+            limit = xp.minimum(limit, xp.where(used, speed, float("inf")))
         inner = inner * count
     return xp.minimum(limit, xp.where(torus > 0, torus, float("inf")))
 
@@ -144,13 +157,12 @@ def collective_s(
     members: Sequence[Number],
     levels: Sequence[Level],
     *,
-    efficiency: Number,
     latency_s: Number,
     xp: ModuleType,
 ) -> Number:
     """Seconds of one collective of payload `bytes_each`; zero where the group has one member.
 
-    `efficiency` is the share of the links' bandwidth that large messages reach, `latency_s` the cost of a start.
+    The levels' bandwidths are those that large messages reach (`derate`); `latency_s` is the cost of a start.
     """
     size: Number = 1.0
     hops_s: Number = 0.0
@@ -159,14 +171,14 @@ def collective_s(
         steps = xp.where(count > 1, 1.0, 0.0) if kind == "collective-permute" else count - 1.0
         hops_s = hops_s + steps * level.latency_s
     if kind == "all-to-all":
-        moving_s = _exchange_s(bytes_each, members, levels, xp) / efficiency
+        moving_s = _exchange_s(bytes_each, members, levels, xp)
     elif kind == "collective-permute":
         slowest: Number = float("inf")
         for count, level in zip(members, levels, strict=True):
             slowest = xp.minimum(slowest, xp.where(count > 1, level.bytes_per_s, float("inf")))
-        moving_s = bytes_each / slowest / efficiency
+        moving_s = bytes_each / slowest
     else:
         bus = _bus_bytes_per_s(members, levels, xp)
-        moving_s = wire_bytes(kind, bytes_each, size) / bus / efficiency
+        moving_s = wire_bytes(kind, bytes_each, size) / bus
     rounds = WIRE_FACTOR[kind]
     return xp.where(size > 1, moving_s + latency_s + rounds * hops_s, 0.0)

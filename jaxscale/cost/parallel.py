@@ -17,13 +17,13 @@ A step's collectives of one kind over one group of axes are one `Exchange`: `cou
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from jaxscale.cost.inventory import Op
-from jaxscale.cost.network import collective_s, group_members, place, wire_bytes
+from jaxscale.cost.network import Level, collective_s, derate, group_members, place, wire_bytes
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.problem import Problem
 from jaxscale.cost.remat import recompute_table
@@ -58,7 +58,8 @@ class Network:
 
     p: Problem
     layouts: LayoutBatch
-    members: dict[str, list[Number]] = field(default_factory=dict)
+    levels: tuple[Level, ...]
+    members: dict[str, list[Number]]
 
     def exchange(
         self, name: str, kind: str, axis: Axis, axes: tuple[str, ...], phase: Phase, bytes_each: Number, count: Number
@@ -70,10 +71,8 @@ class Network:
         for a in axes:
             size = size * getattr(self.layouts, a)
         count = count * (size > 1)
-        each_s = collective_s(
-            kind, bytes_each, members, p.levels,
-            efficiency=p.stack.collective_efficiency, latency_s=p.stack.collective_latency_s, xp=p.xp,
-        )  # fmt: skip
+        latency_s = p.stack.collective_latency_s
+        each_s = collective_s(kind, bytes_each, members, self.levels, latency_s=latency_s, xp=p.xp)
         return Exchange(
             name=name, kind=kind, axis=axis, axes=axes, phase=phase, bytes_each=bytes_each, count=count,
             seconds=each_s * count, wire_bytes=wire_bytes(kind, bytes_each, size) * count,
@@ -83,7 +82,8 @@ class Network:
 def network(p: Problem, layouts: LayoutBatch) -> Network:
     """Lay the axes of every layout on the levels of the cluster."""
     degrees = {axis: getattr(layouts, axis).astype(float) for axis in AXES}
-    return Network(p=p, layouts=layouts, members=place(degrees, layouts.axis_order, p.levels, np))
+    levels = derate(p.levels, p.stack.collective_efficiency, p.stack.outer_efficiency, p.stack.outer_scaling)
+    return Network(p=p, layouts=layouts, levels=levels, members=place(degrees, layouts.axis_order, p.levels, np))
 
 
 def layer_exchanges(net: Network, kind: LayerKind, layers: Number, tokens: Number) -> Iterator[Exchange]:

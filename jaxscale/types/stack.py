@@ -26,6 +26,7 @@ class Stack:
     attention_kernel: AttentionKernel = "flash2"
     attention_efficiency: float = 0.55  # fused attention forward, of peak FLOP/s at head_dim 128
     attention_backward_ratio: float = 0.8  # its backward's efficiency relative to its forward's
+    score_passes: float = 4.0  # times that a naive attention's scores cross memory in the forward pass
     memory_efficiency: float = 0.8  # of HBM bytes/s, in element-wise passes
     elementwise_passes: float = 1.0  # memory traffic relative to one fused pass an op
     norm_passes: float = 1.0  # the same for norms (an unfused RMSNorm casts, squares, averages, scales)
@@ -33,7 +34,9 @@ class Stack:
     kernel_gap_s: float = 0.0  # device idle between two kernels
     layer_dispatch_s: float = 0.0  # host time to launch one layer's forward; counts where the device waits for it
     # Communication
-    collective_efficiency: float = 0.8  # bus bandwidth of a large collective, of the link's
+    collective_efficiency: float = 0.8  # bus bandwidth of a large collective, of the link's, inside a node or slice
+    outer_efficiency: float = 0.8  # the same between nodes or slices
+    outer_scaling: float = 0.0  # congestion: bandwidth between nodes falls as (nodes of a group) ** -outer_scaling
     collective_latency_s: float = 5e-6  # start of one collective
     fsdp_overlap: float = 0.9
     data_overlap: float = 0.8
@@ -59,11 +62,11 @@ class Stack:
         owner = f"stack {self.name!r}"
         require_choice(owner, allowed=ATTENTION_KERNELS, attention_kernel=self.attention_kernel)
         fractions = (
-            "matmul_efficiency", "attention_efficiency", "memory_efficiency", "collective_efficiency", "sigma_log",
+            "matmul_efficiency", "attention_efficiency", "memory_efficiency", "collective_efficiency", "outer_efficiency", "sigma_log",
         )  # fmt: skip
         require_positive(owner, **{name: getattr(self, name) for name in fractions})
         shares = [f for f in self.__slots__ if f.endswith("_overlap")]
-        for field in (*fractions[:4], *shares, "tile_quantisation"):
+        for field in (*fractions[:5], *shares, "tile_quantisation"):
             if not 0 <= getattr(self, field) <= 1:
                 raise SpecError(f"{owner}: {field}={getattr(self, field)} must be between 0 and 1")
 

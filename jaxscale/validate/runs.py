@@ -1,0 +1,268 @@
+"""Read a table of measured training runs: each row becomes a shape, a workload, a cluster, a layout and what was measured.
+
+The columns are those of the field's published tables: model shape, hardware, batch, degrees, recompute, kernel, outcome.
+A row that is incomplete, contradictory or absurd is refused with the field at fault; the others go on.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxscale.catalog import chip_names, load_cluster
+from jaxscale.errors import JaxscaleError, SpecError, nearest
+from jaxscale.types import (
+    Cluster,
+    Layout,
+    MLAShape,
+    ModelShape,
+    MoEShape,
+    Workload,
+    optimizer_named,
+    precision_named,
+)
+from jaxscale.validate.software import Software, software_of
+
+REQUIRED = (
+    "id", "hardware", "num_chips", "num_layers", "d_model", "num_q_heads", "num_kv_heads", "head_dim", "d_ff",
+    "mlp_type", "seq_len", "global_batch_seqs", "tp", "pp", "recompute", "outcome", "step_time_s",
+)  # fmt: skip
+DEFAULT_VOCABULARY = 51200  # GPT-2's, padded as Megatron pads it; used where a source states none
+ZERO_STAGES = {0: ("none", "none", "none"), 1: ("none", "none", "fsdp"), 2: ("none", "fsdp", "fsdp"), 3: ("fsdp",) * 3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One measured run. `step_time_s` and `peak_memory_bytes` are NaN where they were not measured."""
+
+    id: str
+    group: str
+    family: str
+    shape: ModelShape
+    workload: Workload
+    cluster: Cluster
+    layout: Layout
+    software: Software
+    outcome: str  # ok, oom, other_error
+    step_time_s: float
+    peak_memory_bytes: float
+    mfu_reported: float
+    weight: float
+    comparable: str  # runs with the same value differ in layout and kernels only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A row that cannot be predicted, and why."""
+
+    id: str
+    group: str
+    reason: str
+
+
+def read_runs(path: str | Path) -> tuple[list[Run], list[Refusal]]:
+    """Read every row of a CSV file; raise SpecError where the file as a whole cannot be used."""
+    import pandas
+
+    try:
+        table = pandas.read_csv(path, low_memory=False, dtype={"id": str})
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read as CSV: {error}") from None
+    missing = [name for name in REQUIRED if name not in table.columns]
+    if missing:
+        raise SpecError(f"{path}: columns {', '.join(missing)} are missing")
+    runs, refusals = [], []
+    for row in table.to_dict("records"):
+        values = {k: v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}
+        try:
+            runs.append(_run(values))
+        except JaxscaleError as error:
+            refusals.append(Refusal(id=str(row["id"]), group=str(values.get("group", "")), reason=str(error)))
+    if not runs:
+        first = f"; the first: {refusals[0].reason}" if refusals else ""
+        raise SpecError(f"{path}: no row can be used ({len(refusals)} refused{first})")
+    return runs, refusals
+
+
+def _run(row: Mapping[str, Any]) -> Run:
+    software = software_of(row)
+    shape = _shape(row)
+    cluster = _cluster(row)
+    layout = _layout(row, shape, software)
+    workload = _workload(row, software)
+    if layout.num_devices != cluster.num_devices:
+        raise SpecError(
+            f"layout: dp x tp x pp x cp = {layout.num_devices} is not num_chips={cluster.num_chips} "
+            f"x {cluster.chip.devices_per_chip} devices"
+        )
+    local = layout.batch_shards * layout.microbatch_size
+    if workload.global_batch_size % local:
+        raise SpecError(
+            f"global_batch_seqs={workload.global_batch_size} is not divisible by dp x micro_batch_seqs = {local}"
+        )
+    outcome = str(row.get("outcome", "ok"))
+    step_time_s = float(row.get("step_time_s", math.nan))
+    if outcome == "ok" and not step_time_s > 0:
+        raise SpecError(f"step_time_s={step_time_s} must be above zero in a row whose outcome is ok")
+    return Run(
+        id=str(row["id"]),
+        group=str(row.get("group", row.get("source", "all"))),
+        family=str(row.get("family", row.get("group", "all"))),
+        shape=shape,
+        workload=workload,
+        cluster=cluster,
+        layout=layout,
+        software=software,
+        outcome=outcome,
+        step_time_s=step_time_s,
+        peak_memory_bytes=float(row.get("peak_memory_gb", math.nan)) * 2.0**30,
+        mfu_reported=float(row.get("mfu_reported", math.nan)),
+        weight=float(row.get("weight", 1.0)),
+        comparable=str(row.get("ablation_key", row.get("family", "all"))),
+    )
+
+
+def _whole(row: Mapping[str, Any], field: str, default: int | None = None) -> int:
+    value = row.get(field, default)
+    if value is None:
+        raise SpecError(f"{field} is missing")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise SpecError(f"{field}={value!r} must be a whole number") from None
+    if not (number == number and number == int(number) and 0 <= number < 2**53):
+        raise SpecError(f"{field}={value!r} must be a whole number that is not negative")
+    return int(number)
+
+
+def _flag(row: Mapping[str, Any], field: str) -> bool:
+    return str(row.get(field, "")).strip().lower() in ("true", "1", "1.0")
+
+
+def _shape(row: Mapping[str, Any]) -> ModelShape:
+    kind = str(row["mlp_type"]).lower()
+    if kind not in ("swiglu", "geglu", "gelu", "relu"):
+        raise SpecError(f"mlp_type={kind!r} is not one of swiglu, geglu, gelu, relu")
+    gated = kind in ("swiglu", "geglu")
+    experts = _whole(row, "num_experts", 0)
+    moe = None
+    if experts > 1:
+        width = _whole(row, "expert_d_ff", _whole(row, "d_ff"))
+        shared = _whole(row, "shared_experts", 0)
+        moe = MoEShape(
+            num_experts=experts, experts_per_token=_whole(row, "experts_per_token"), expert_d_ff=width,
+            num_shared_experts=shared, shared_expert_d_ff=width if shared else 0,
+        )  # fmt: skip
+    return ModelShape(
+        name=str(row.get("model_name", "model")),
+        num_layers=_whole(row, "num_layers"),
+        d_model=_whole(row, "d_model"),
+        num_heads=_whole(row, "num_q_heads"),
+        num_kv_heads=_whole(row, "num_kv_heads"),
+        head_dim=_whole(row, "head_dim"),
+        d_ff=_whole(row, "d_ff"),
+        vocab_size=_whole(row, "vocab_size", DEFAULT_VOCABULARY),
+        mlp=kind,  # type: ignore[arg-type]
+        tied_embeddings=_flag(row, "tied_embeddings") if "tied_embeddings" in row else not gated,
+        moe=moe,
+        norm="rmsnorm" if gated else "layernorm",
+        norm_bias=not gated,
+        qkv_bias=not gated,
+        attention_out_bias=not gated,
+        mlp_bias=not gated,
+        positions="rope" if gated else "none",
+    )
+
+
+def _cluster(row: Mapping[str, Any]) -> Cluster:
+    hardware, chips = _hardware(str(row["hardware"])), _whole(row, "num_chips")
+    if hardware.startswith("tpu"):
+        return _tpu_cluster(hardware.removeprefix("tpu-"), chips, str(row.get("variant", "")))
+    node = min(_whole(row, "chips_per_node", 8), chips)
+    if node < 1 or chips % node:
+        raise SpecError(f"num_chips={chips} does not fill nodes of chips_per_node={node}")
+    name = f"{hardware}:{node}x{chips // node}" if chips > node else f"{hardware}:{chips}"
+    cluster = load_cluster(name)
+    if "inter_node_gbps_per_chip" not in row or len(cluster.tiers) == 1:
+        return cluster
+    speed = float(row["inter_node_gbps_per_chip"]) * 1e9 / 8.0
+    outer = dataclasses.replace(cluster.tiers[-1], bytes_per_s=speed)
+    return dataclasses.replace(cluster, tiers=(*cluster.tiers[:-1], outer))
+
+
+_MEMORY_SUFFIX = re.compile(r"-\d+gb$")
+
+
+def _hardware(text: str) -> str:
+    """The catalogue's name of a chip whose table name may also state its memory or its socket's generation."""
+    name = text.strip().lower().replace("v100-sxm-", "v100-sxm2-")
+    short = _MEMORY_SUFFIX.sub("", name)
+    for candidate in (name, short, short.removesuffix("-sxm"), short.removesuffix("-nvl72")):
+        if candidate in chip_names() or candidate.startswith("tpu"):
+            return candidate
+    raise SpecError(f"hardware={text!r} is not in the catalogue.{nearest(name, chip_names())}")
+
+
+_SLICES = re.compile(r"(\d+) slice\(s\) of (\d+) chips")
+
+
+def _tpu_cluster(generation: str, chips: int, variant: str) -> Cluster:
+    match = _SLICES.search(variant)
+    slices = int(match[1]) if match else 1
+    if chips % slices:
+        raise SpecError(f"num_chips={chips} does not split into {slices} slices")
+    prefix = f"{slices}x" if slices > 1 else ""
+    smallest = {"v5e": 4, "v6e": 4}.get(generation, 8)
+    return load_cluster(f"{prefix}{generation}-{smallest}", num_chips=chips)
+
+
+def _layout(row: Mapping[str, Any], shape: ModelShape, software: Software) -> Layout:
+    tensor, pipeline = _whole(row, "tp", 1), _whole(row, "pp", 1)
+    context, expert = _whole(row, "cp", 1), _whole(row, "ep", 1)
+    ranks = _whole(row, "dp", 0) or _whole(row, "num_chips") // (tensor * pipeline * context)
+    if ranks % expert:
+        # Expert parallelism may also cover tensor- and context-parallel ranks; the share beyond dp is not modelled.
+        raise SpecError(f"ep={expert} does not divide dp={ranks}")
+    stage = _whole(row, "zero_stage", software.zero_stage)
+    if stage not in ZERO_STAGES:
+        raise SpecError(f"zero_stage={stage} is not one of 0, 1, 2, 3")
+    match = _SLICES.search(str(row.get("variant", "")))
+    replicas = int(match[1]) if match else 1
+    shards = ranks // expert
+    data = replicas if shards % replicas == 0 else 1
+    params, grads, optim = ZERO_STAGES[stage]
+    virtual = max(_whole(row, "virtual_pp", 1), 1)
+    if virtual > 1 and shape.num_layers % (pipeline * virtual):
+        virtual = 1
+    batch = _whole(row, "global_batch_seqs")
+    steps = _whole(row, "grad_accum", 0)
+    micro = _whole(row, "micro_batch_seqs", 0) or (batch // (ranks * steps) if steps else 0)
+    if not micro:
+        micro = 1 if pipeline > 1 else max(batch // ranks, 1)
+    return Layout(
+        data=data, fsdp=shards // data, expert=expert, context=context, tensor=tensor, pipeline=pipeline,
+        microbatch_size=micro, sequence_parallel=tensor > 1 and (_flag(row, "sp") if "sp" in row else software.sequence_parallel),
+        params_shard=params, grads_shard=grads, optimizer_shard=optim,  # type: ignore[arg-type]
+        remat=software.remat(row), schedule="interleaved" if virtual > 1 and pipeline > 1 else "1f1b",
+        virtual_stages=virtual if pipeline > 1 else 1, context_method="all_gather" if software.gathers_context else "ring",
+    )  # fmt: skip
+
+
+def _workload(row: Mapping[str, Any], software: Software) -> Workload:
+    precision = str(row.get("precision", "bf16")).lower()
+    if precision.startswith("fp8"):
+        precision = "fp8"
+    pure = precision == "bf16" and software.pure_bf16(row)
+    optimizer = str(row.get("optimizer", "adamw")).lower()
+    return Workload(
+        seq_len=_whole(row, "seq_len"),
+        global_batch_size=_whole(row, "global_batch_seqs"),
+        precision=dataclasses.replace(
+            precision_named("bf16_pure" if pure else precision), reduce_bytes=software.framework.reduce_bytes
+        ),
+        optimizer=optimizer_named("adamw" if "adam" in optimizer else optimizer),
+        capacity_factor=1.0,
+    )
