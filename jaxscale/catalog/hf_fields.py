@@ -108,18 +108,13 @@ def rope_shape(
     stretch = config.nested("rope_parameters") or config.nested("rope_scaling") or Fields(values={}, where=config.where)
     local = stretch.nested("sliding_attention")
     stretch = stretch.nested("full_attention") or stretch
-    theta = stretch.raw("rope_theta", default=None)
-    theta = config.raw("rope_theta", "rotary_emb_base", default=default_theta) if theta is None else theta
-    source = Fields(values={"rope_theta": theta}, where=config.where)
-    theta = source.number("rope_theta", minimum=1.0)
-    local_theta = (
-        local.number("rope_theta", default=0.0) if local else config.number("rope_local_base_freq", default=0.0)
-    )
-    share = stretch.raw("partial_rotary_factor", default=None)
-    share = config.raw("partial_rotary_factor", "rotary_pct", default=fraction) if share is None else share
-    share = Fields(values={"partial_rotary_factor": share}, where=config.where).number(
-        "partial_rotary_factor", minimum=1e-3, maximum=1.0
-    )
+    theta = config.number("rope_theta", "rotary_emb_base", default=default_theta, minimum=1.0)
+    theta = stretch.number("rope_theta", default=theta, minimum=1.0)
+    share = config.number("partial_rotary_factor", "rotary_pct", default=fraction, minimum=1e-3, maximum=1.0)
+    share = stretch.number("partial_rotary_factor", default=share, minimum=1e-3, maximum=1.0)
+    local_theta = config.number("rope_local_base_freq", default=0.0)
+    if local is not None:
+        local_theta = local.number("rope_theta", default=local_theta)
     return RopeShape(
         theta=theta,
         local_theta=0.0 if local_theta == theta else local_theta,
@@ -136,12 +131,10 @@ def _scaling(config: Fields, stretch: Fields) -> dict[str, Any]:
         return {}
     if kind == "yarn" and config.values.get("model_type") == "phi3":
         kind = "longrope"  # as transformers reads old Phi-3 files
+    if kind == "linear":
+        return {"scaling": kind, "factor": stretch.number("factor", minimum=1.0)}
     longest = config.count("max_position_embeddings", limit="tokens", default=2048)
-    original = stretch.raw("original_max_position_embeddings", default=None)
-    if original is None:
-        original = config.count("original_max_position_embeddings", limit="tokens", default=longest)
-    else:
-        original = stretch.count("original_max_position_embeddings", limit="tokens")
+    original = _original_length(config, stretch, longest)
     made: dict[str, Any] = {"scaling": kind, "original_max_seq_len": original}
     if kind == "longrope":
         factor = stretch.number("factor", default=max(1.0, longest / original), minimum=1.0)
@@ -155,6 +148,13 @@ def _scaling(config: Fields, stretch: Fields) -> dict[str, Any]:
         made |= {name: stretch.number(name, default=value) for name, value in defaults.items()}
         made["truncate"] = stretch.flag("truncate", default=True)
     return made
+
+
+def _original_length(config: Fields, stretch: Fields, longest: int) -> int:
+    """The context that the model was first trained on; Phi-3 states it outside the scaling section."""
+    name = "original_max_position_embeddings"
+    holder = stretch if stretch.values.get(name) is not None else config
+    return holder.count(name, limit="tokens", default=longest)
 
 
 def _factors(stretch: Fields, name: str) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Import of config.json against an oracle nobody here wrote: the models of `transformers`, built on torch's meta device."""
+"""Import of config.json against an oracle nobody here wrote: models of `transformers` on torch's meta device."""
 
 import json
 from typing import Any
@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from jaxscale.catalog.hf import FAMILIES, shape_from_config
 from jaxscale.cost.inventory import count_parameters
-from jaxscale.types import ModelShape
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
@@ -58,8 +57,8 @@ mpt = st.builds(
 )  # fmt: skip
 experts = {"num_experts_per_tok": of(1, 2), "moe_intermediate_size": st.integers(3, 40)}
 latent = with_fields(
-    llama_like(), kv_lora_rank=of(4, 12), q_lora_rank=of(None, 6), qk_nope_head_dim=of(8, 12), qk_rope_head_dim=of(4, 8),
-    v_head_dim=of(4, 10), n_shared_experts=of(1, 2), n_routed_experts=of(2, 8), first_k_dense_replace=of(0, 1),
+    llama_like(), kv_lora_rank=of(4, 12), q_lora_rank=of(None, 6), qk_nope_head_dim=of(8, 12),
+    qk_rope_head_dim=of(4, 8), v_head_dim=of(4, 10), n_shared_experts=of(1, 2), n_routed_experts=of(2, 8), first_k_dense_replace=of(0, 1),
     tie_word_embeddings=of(False), **experts,
 ).map(lambda c: c | {"num_key_value_heads": c["num_attention_heads"], "n_group": 1, "topk_group": 1})  # fmt: skip
 head_dim = of(8, 24)
@@ -74,7 +73,8 @@ CONFIGS: dict[str, st.SearchStrategy] = {
     ),
     "qwen3": with_fields(llama_like(), head_dim=head_dim, attention_bias=st.booleans()),
     "qwen3_moe": with_fields(
-        llama_like(), head_dim=head_dim, num_experts=of(2, 5), mlp_only_layers=of([], [0]), norm_topk_prob=st.booleans(), **experts
+        llama_like(), head_dim=head_dim, num_experts=of(2, 5), mlp_only_layers=of([], [0]),
+        norm_topk_prob=st.booleans(), **experts,
     ),
     "gemma": with_fields(llama_like(), head_dim=head_dim, tie_word_embeddings=of(True)),
     "gemma2": with_fields(llama_like(), head_dim=head_dim, sliding_window=of(4, 16)),
@@ -90,7 +90,8 @@ CONFIGS: dict[str, st.SearchStrategy] = {
     "deepseek_v2": latent,
     "deepseek_v3": latent,
     "gpt_oss": with_fields(
-        llama_like(), head_dim=head_dim, num_local_experts=of(2, 5), num_experts_per_tok=of(1, 2), attention_bias=st.booleans()
+        llama_like(), head_dim=head_dim, num_local_experts=of(2, 5), num_experts_per_tok=of(1, 2),
+        attention_bias=st.booleans(),
     ),
 }  # fmt: skip
 
@@ -102,7 +103,11 @@ def as_version_4(config: dict[str, Any]) -> dict[str, Any]:
     if "full_attention" in rope:
         made["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
         rope = rope["full_attention"]
-    names = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"} if config["model_type"] == "gpt_neox" else {}
+    names = (
+        {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+        if config["model_type"] == "gpt_neox"
+        else {}
+    )
     for key in ("rope_theta", "partial_rotary_factor"):
         if key in rope:
             made[names.get(key, key)] = rope[key]
