@@ -15,7 +15,7 @@ from jaxscale.cost.numbers import Number
 from jaxscale.cost.parts import Parts
 from jaxscale.cost.problem import Problem
 from jaxscale.cost.weights import Weights, layer_weights, padded_vocabulary, vocabulary_weights
-from jaxscale.schedule import in_flight, ticks
+from jaxscale.schedule import in_flight
 from jaxscale.types import LayoutBatch
 from jaxscale.types.layout import SCHEDULES
 
@@ -117,8 +117,8 @@ def _microbatches_held(p: Problem, layouts: LayoutBatch, num_microbatches: Numbe
     held: Number = 0.0
     for code, name in enumerate(SCHEDULES):
         if p.stack.spmd:
-            one_scan = name in ("1f1b", "zero_bubble")
-            chunks = v if one_scan else ticks("circular", stages=stages, microbatches=num_microbatches, chunks=v)
+            # One tick at a time, or every tick of a scan that is differentiated as a whole.
+            chunks = v if name in ("1f1b", "zero_bubble") else num_microbatches * v + stages - 1
         else:
             chunks = in_flight(name, stages=stages, microbatches=num_microbatches, stage=0, chunks=v)
         held = held + xp.where(layouts.schedule == code, chunks / v, 0.0)

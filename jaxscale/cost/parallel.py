@@ -126,8 +126,6 @@ def leave_names(ops: tuple[Op, ...]) -> tuple[str, ...]:
     """Ops after which partial sums are joined over the tensor axis, one for each half of a layer."""
     names = [op.name for op in ops]
     mlp = "combine" if "combine" in names else "mlp_down"
-    if "attention_residual" not in names:  # a parallel block adds both branches before the one reduction
-        return (mlp,)
     return ("attention_out", mlp)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.parts import Parts
 from jaxscale.cost.problem import Problem
-from jaxscale.schedule import StageTimes, makespan_s, ticks
+from jaxscale.schedule import StageTimes, makespan_s
 from jaxscale.types import LayoutBatch
 from jaxscale.types.layout import SCHEDULES
 
@@ -193,12 +193,16 @@ def pipeline_s(
 
 
 def _spmd_s(name: str, stages: Number, m: Number, v: Number, t: StageTimes) -> Number:
-    """All stages tick together, as long as the slowest stage's tick takes."""
+    """All stages tick together, each tick as long as its slowest stage; a stage without work skips it.
+
+    A tick of 1f1b runs the forward pass of one microbatch and the backward pass of another, which starts by repeating
+    the stage's forward; ticks that fill run only the former, ticks that drain only the latter.
+    """
     extra = t.first_forward_s + t.first_backward_s + t.last_forward_s + t.last_backward_s
     if name in ("1f1b", "zero_bubble"):
-        rounds = ticks("scan_1f1b", stages=stages, microbatches=m)
-        return rounds * (2.0 * t.forward_s + t.backward_s + 2.0 * t.send_s) + m * extra
-    rounds = ticks("circular", stages=stages, microbatches=m, chunks=v)
+        backward_s = t.forward_s + t.backward_s + t.send_s
+        return m * (t.forward_s + t.send_s + backward_s + extra) + (stages - 1) * (t.forward_s + t.send_s + backward_s)
+    rounds = m * v + stages - 1
     return rounds * (t.forward_s + t.backward_s + 2.0 * t.send_s) + m * extra
 
 

@@ -10,30 +10,13 @@ from jaxscale.types.layout import REMAT_POLICIES, RematPolicy
 
 LAYER_INPUT = "layer_input"  # the name the runtime gives to a layer's input where that goes to the host
 
-# What of a weight's way to the matmul must not be kept: the gathered copy, and the cast copy of the shard.
-_WEIGHT_PRIMITIVES = ("all_gather",)
-WEIGHT = "weight"
+WEIGHT = "weight"  # gathered weights: no policy keeps them, every backward pass gathers them again
 
 Layer = Callable[..., Any]
 
 
-def _keep_all_but_weights(prim: Any, *avals: Any, **params: Any) -> bool:
-    """Keep what any op produces, except gathered or cast weights, which every backward pass gathers again."""
-    if prim.name in _WEIGHT_PRIMITIVES:
-        return False
-    if prim.name == "name":
-        return params["name"] != WEIGHT
-    return not (prim.name == "convert_element_type" and _narrows(avals[0], params["new_dtype"]))
-
-
-def _narrows(aval: Any, new_dtype: Any) -> bool:
-    return aval.dtype.itemsize > jax.numpy.dtype(new_dtype).itemsize
-
-
 def policy_function(policy: RematPolicy) -> Callable[..., Any]:
     """The `jax.checkpoint` policy that a `RematPolicy` names."""
-    if policy.name == "none":
-        return _keep_all_but_weights
     offloaded = sorted(policy.offloaded) + ([LAYER_INPUT] if policy.offload_layer_input else [])
     if not offloaded:
         return checkpoint_policies.save_only_these_names(*sorted(policy.saved))
