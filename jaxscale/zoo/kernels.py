@@ -1,4 +1,4 @@
-"""The kernel registry: which program runs attention and the experts' grouped matmul on which platform."""
+"""The kernel registry: which program runs attention, dense matmuls and grouped matmuls on which platform."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxscale.errors import SpecError, nearest
+from jaxscale.types import ModelShape
 from jaxscale.zoo.attention import AttentionKernel, plain_attention
+from jaxscale.zoo.flash import LANES, cudnn_attention, splash_attention
+from jaxscale.zoo.fp8 import fp8_matmul
 
 Array = jax.Array
 Entry = TypeVar("Entry")
@@ -16,10 +19,24 @@ Entry = TypeVar("Entry")
 GroupedMatmul = Callable[[Array, Array, Array], Array]  # rows [m, D], weights [E, D, F], sizes [E] -> [m, F]
 Matmul = Callable[[str, Array, Array], Array]  # einsum equation, activations, weights
 
+GMM_ROWS = 512  # rows of a megablox tile; the row count is padded to a multiple
+CUDNN_MAX_HEAD_DIM = 256
+
 
 def ragged_dot(rows: Array, weights: Array, sizes: Array) -> Array:
     """XLA's own grouped matmul."""
     return jax.lax.ragged_dot(rows, weights, sizes)
+
+
+def megablox(rows: Array, weights: Array, sizes: Array, *, interpret: bool = False) -> Array:
+    """The Pallas grouped matmul for TPU (MegaBlocks, arXiv 2211.15841); `interpret` runs it without one."""
+    from jax.experimental.pallas.ops.tpu.megablox import gmm
+
+    m = rows.shape[0]
+    tile = min(GMM_ROWS, -(-m // 8) * 8)
+    padded = jnp.pad(rows, ((0, -m % tile), (0, 0)))
+    tiling = (tile, min(rows.shape[1], GMM_ROWS), min(weights.shape[2], GMM_ROWS))
+    return gmm(padded, weights, sizes, rows.dtype, tiling, None, None, False, interpret)[:m]
 
 
 def native_matmul(equation: str, x: Array, weight: Array) -> Array:
@@ -27,9 +44,13 @@ def native_matmul(equation: str, x: Array, weight: Array) -> Array:
     return jnp.einsum(equation, x, weight)
 
 
-ATTENTION_KERNELS: dict[str, AttentionKernel] = {"xla": plain_attention}
-GROUPED_MATMULS: dict[str, GroupedMatmul] = {"ragged_dot": ragged_dot}
-MATMULS: dict[str, Matmul] = {"native": native_matmul}
+ATTENTION_KERNELS: dict[str, AttentionKernel] = {
+    "xla": plain_attention,
+    "cudnn": cudnn_attention,
+    "splash": splash_attention,
+}
+GROUPED_MATMULS: dict[str, GroupedMatmul] = {"ragged_dot": ragged_dot, "megablox": megablox}
+MATMULS: dict[str, Matmul] = {"native": native_matmul, "fp8": fp8_matmul}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +64,27 @@ class Execution:
     grouped_matmul: str = "ragged_dot"
     matmul: str = "native"
     capacity_factor: float = 0.0
+
+
+def execution_for(
+    shape: ModelShape, platform: str, *, seq_len: int, compute_bytes: int = 2, capacity_factor: float = 0.0
+) -> Execution:
+    """The fastest kernels that can run a model on a platform, "cpu", "gpu" or "tpu"; plain XLA where none can.
+
+    `seq_len` is the tokens an attention call sees; `compute_bytes` the width of an activation.
+    """
+    if platform not in ("cpu", "gpu", "tpu"):
+        raise SpecError(f"platform={platform!r} is not one of cpu, gpu, tpu")
+    width = shape.mla.qk_head_dim if shape.mla else shape.head_dim
+    plain = shape.positions == "alibi" or platform == "cpu"
+    attention = "xla"
+    if platform == "tpu" and not plain and seq_len % LANES == 0:
+        attention = "splash"
+    special = plain or shape.attention_softcap or shape.attention_sinks
+    if platform == "gpu" and not special and compute_bytes == 2 and width <= CUDNN_MAX_HEAD_DIM and width % 8 == 0:
+        attention = "cudnn"
+    grouped = "megablox" if platform == "tpu" else "ragged_dot"
+    return Execution(attention=attention, grouped_matmul=grouped, capacity_factor=capacity_factor)
 
 
 def _entry(field: str, name: str, table: Mapping[str, Entry]) -> Entry:

@@ -82,9 +82,13 @@ CASES: dict[str, Case] = {
         HF
         | {
             "rope_parameters": {
-                "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0, "original_max_position_embeddings": 16,
-            }  # fmt: skip
+                "rope_type": "llama3",
+                "rope_theta": 500_000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            }
         },
         shape("llama", rope=LLAMA3_ROPE),
     ),
@@ -111,8 +115,11 @@ CASES: dict[str, Case] = {
         HF
         | {
             "rope_parameters": {
-                "rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0, "original_max_position_embeddings": 16,
-            },  # fmt: skip
+                "rope_type": "dynamic",
+                "rope_theta": 10000.0,
+                "factor": 2.0,
+                "original_max_position_embeddings": 16,
+            },
             "max_position_embeddings": 16,
             "num_key_value_heads": 1,
         },
@@ -123,8 +130,11 @@ CASES: dict[str, Case] = {
         HF
         | {
             "rope_parameters": {
-                "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16,
-            }  # fmt: skip
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+            }
         },
         shape("llama", rope=RopeShape(scaling="yarn", factor=4.0, original_max_seq_len=16)),
     ),
@@ -139,9 +149,13 @@ CASES: dict[str, Case] = {
         "Qwen2MoeConfig",
         HF
         | {
-            "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": False,
-            "shared_expert_intermediate_size": 24, "decoder_sparse_step": 2,
-        },  # fmt: skip
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "norm_topk_prob": False,
+            "shared_expert_intermediate_size": 24,
+            "decoder_sparse_step": 2,
+        },
         shape(
             "qwen2_moe",
             qkv_bias=True,
@@ -160,18 +174,24 @@ CASES: dict[str, Case] = {
         "Qwen3MoeConfig",
         HF
         | {
-            "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+            "head_dim": 8,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
             "norm_topk_prob": True,
-        },  # fmt: skip
+        },
         shape("qwen3_moe", qk_norm="head", moe=TOP2),
     ),
     "gemma2": Case(
         "Gemma2Config",
         HF
         | {
-            "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 24, "attn_logit_softcapping": 2.0,
+            "head_dim": 16,
+            "sliding_window": 8,
+            "query_pre_attn_scalar": 24,
+            "attn_logit_softcapping": 2.0,
             "final_logit_softcapping": 3.0,
-        },  # fmt: skip
+        },
         shape(
             "gemma2",
             **SANDWICH,
@@ -186,13 +206,16 @@ CASES: dict[str, Case] = {
         "Gemma3TextConfig",
         HF
         | {
-            "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 24, "num_hidden_layers": 8,
+            "head_dim": 16,
+            "sliding_window": 8,
+            "query_pre_attn_scalar": 24,
+            "num_hidden_layers": 8,
             "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) + ["sliding_attention"] * 2,
             "rope_parameters": {
                 "full_attention": {"rope_type": "linear", "rope_theta": 1_000_000.0, "factor": 8.0},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
             },
-        },  # fmt: skip
+        },
         shape(
             "gemma3_text",
             **SANDWICH,
@@ -207,12 +230,16 @@ CASES: dict[str, Case] = {
     "gpt2": Case(
         "GPT2Config",
         {
-            "vocab_size": VOCAB, "n_embd": D_MODEL, "n_layer": LAYERS, "n_head": HEADS, "n_positions": MAX_LEN,
-            "n_inner": D_FF, "bos_token_id": 1, "eos_token_id": 2,
-        },  # fmt: skip
-        shape(
-            "gpt2", **GPT_BIASES, mlp="gelu_tanh", positions="learned", max_seq_len=MAX_LEN, tied_embeddings=True
-        ),
+            "vocab_size": VOCAB,
+            "n_embd": D_MODEL,
+            "n_layer": LAYERS,
+            "n_head": HEADS,
+            "n_positions": MAX_LEN,
+            "n_inner": D_FF,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+        shape("gpt2", **GPT_BIASES, mlp="gelu_tanh", positions="learned", max_seq_len=MAX_LEN, tied_embeddings=True),
     ),
     "gpt_neox": Case(
         "GPTNeoXConfig",
@@ -223,9 +250,13 @@ CASES: dict[str, Case] = {
     "mpt": Case(
         "MptConfig",
         {
-            "d_model": D_MODEL, "n_heads": HEADS, "n_layers": LAYERS, "vocab_size": VOCAB, "max_seq_len": MAX_LEN,
+            "d_model": D_MODEL,
+            "n_heads": HEADS,
+            "n_layers": LAYERS,
+            "vocab_size": VOCAB,
+            "max_seq_len": MAX_LEN,
             "attn_config": {"clip_qkv": 0.5},
-        },  # fmt: skip
+        },
         shape(
             "mpt",
             num_kv_heads=HEADS,
@@ -250,9 +281,13 @@ CASES: dict[str, Case] = {
             "rms_norm_eps": 1e-5,
             "original_max_position_embeddings": 16,
             "rope_parameters": {
-                "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": list(SHORT), "long_factor": list(LONG),
-                "original_max_position_embeddings": 16, "factor": 4.0,
-            },  # fmt: skip
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": list(SHORT),
+                "long_factor": list(LONG),
+                "original_max_position_embeddings": 16,
+                "factor": 4.0,
+            },
             "sliding_window": None,
         },
         shape(
@@ -263,24 +298,30 @@ CASES: dict[str, Case] = {
             ),
         ),
     ),
-    "deepseek_v2": _mla_case(
-        2, {"q_lora_rank": None, "topk_method": "group_limited_greedy"}, renormalize_top_k=False
-    ),
-    "deepseek_v3": _mla_case(
-        3, {"q_lora_rank": 24, "norm_topk_prob": True}, router="sigmoid", router_bias=True
-    ),
+    "deepseek_v2": _mla_case(2, {"q_lora_rank": None, "topk_method": "group_limited_greedy"}, renormalize_top_k=False),
+    "deepseek_v3": _mla_case(3, {"q_lora_rank": 24, "norm_topk_prob": True}, router="sigmoid", router_bias=True),
     "gpt_oss": Case(
         "GptOssConfig",
         HF
         | {
-            "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8,
-            "num_hidden_layers": 4, "rms_norm_eps": 1e-5, "swiglu_limit": 0.5,
+            "head_dim": 16,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "sliding_window": 8,
+            "num_hidden_layers": 4,
+            "rms_norm_eps": 1e-5,
+            "swiglu_limit": 0.5,
             "layer_types": ["sliding_attention", "full_attention"] * 2,
             "rope_parameters": {
-                "rope_type": "yarn", "rope_theta": 150000.0, "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
-                "original_max_position_embeddings": 16, "truncate": False,
+                "rope_type": "yarn",
+                "rope_theta": 150000.0,
+                "factor": 4.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "original_max_position_embeddings": 16,
+                "truncate": False,
             },
-        },  # fmt: skip
+        },
         shape(
             "gpt_oss",
             num_layers=4,
@@ -296,4 +337,4 @@ CASES: dict[str, Case] = {
             rope=RopeShape(theta=150000.0, scaling="yarn", factor=4.0, original_max_seq_len=16, truncate=False),
         ),
     ),
-}  # fmt: skip
+}
