@@ -10,16 +10,7 @@ from hypothesis import strategies as st
 from jaxscale.catalog.hf import FAMILIES, shape_from_config
 from jaxscale.cost.inventory import count_parameters
 
-transformers = pytest.importorskip("transformers")
-torch = pytest.importorskip("torch")
-
-
-def oracle_count(config: Any) -> int:
-    """Parameters of torch's model, tied ones once; DeepSeek-V3's routing bias, learned by rule, is a buffer there."""
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    biases = [b.numel() for name, b in model.named_buffers() if name.endswith("e_score_correction_bias")]
-    return sum(p.numel() for p in model.parameters()) + sum(biases)
+from .oracle import config_of, oracle_count
 
 
 @st.composite
@@ -58,8 +49,8 @@ mpt = st.builds(
 experts = {"num_experts_per_tok": of(1, 2), "moe_intermediate_size": st.integers(3, 40)}
 latent = with_fields(
     llama_like(), kv_lora_rank=of(4, 12), q_lora_rank=of(None, 6), qk_nope_head_dim=of(8, 12),
-    qk_rope_head_dim=of(4, 8), v_head_dim=of(4, 10), n_shared_experts=of(1, 2), n_routed_experts=of(2, 8), first_k_dense_replace=of(0, 1),
-    tie_word_embeddings=of(False), **experts,
+    qk_rope_head_dim=of(4, 8), v_head_dim=of(4, 10), n_shared_experts=of(1, 2), n_routed_experts=of(2, 8),
+    first_k_dense_replace=of(0, 1), tie_word_embeddings=of(False), **experts,
 ).map(lambda c: c | {"num_key_value_heads": c["num_attention_heads"], "n_group": 1, "topk_group": 1})  # fmt: skip
 head_dim = of(8, 24)
 CONFIGS: dict[str, st.SearchStrategy] = {
@@ -121,7 +112,7 @@ def test_counts_equal_transformers(family: str) -> None:
     @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(CONFIGS[family])
     def check(values: dict[str, Any]) -> None:
-        config = transformers.AutoConfig.for_model(family, **values)
+        config = config_of(family, **values)
         file = json.loads(config.to_json_string(use_diff=False))
         shape = shape_from_config(file, name="m")
         assert count_parameters(shape).total == oracle_count(config)
