@@ -1,5 +1,38 @@
 """Pipeline schedules as data: action tables, their replay on unequal stages, and closed forms equal to the replay."""
 
-from jaxscale.schedule.closed_form import StageTimes, bubble_frac, in_flight, makespan_s, ticks, work_s
+from jaxscale.schedule.build import CHUNKED, FAMILIES, build
+from jaxscale.schedule.closed_form import (
+    StageTimes,
+    allocated_slots,
+    bubble_frac,
+    in_flight,
+    makespan_s,
+    peak_in_flight,
+    ticks,
+    work_s,
+)
+from jaxscale.schedule.replay import Slice, Timeline, critical_path, in_flight_steps, replay
+from jaxscale.schedule.table import DISCARDED, KINDS, Action, Schedule
 
-__all__ = ["StageTimes", "bubble_frac", "in_flight", "makespan_s", "ticks", "work_s"]
+__all__ = [
+    "CHUNKED",
+    "DISCARDED",
+    "FAMILIES",
+    "KINDS",
+    "Action",
+    "Schedule",
+    "Slice",
+    "StageTimes",
+    "Timeline",
+    "allocated_slots",
+    "bubble_frac",
+    "build",
+    "critical_path",
+    "in_flight",
+    "in_flight_steps",
+    "makespan_s",
+    "peak_in_flight",
+    "replay",
+    "ticks",
+    "work_s",
+]
