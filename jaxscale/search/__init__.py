@@ -1,7 +1,21 @@
 """Every valid layout, ranked: space, limits, selection, and why the rest was rejected."""
 
 from jaxscale.search.limits import NO_LIMITS, Limits, parse_limits
-from jaxscale.search.search import OBJECTIVES, search
-from jaxscale.types.search import SearchResult
+from jaxscale.search.neighbours import nearest_legal, single_changes
+from jaxscale.search.remedies import remedies
+from jaxscale.search.search import DEFAULT_HEADROOM, OBJECTIVES, search
+from jaxscale.types.search import Change, SearchResult
 
-__all__ = ["NO_LIMITS", "OBJECTIVES", "Limits", "SearchResult", "parse_limits", "search"]
+__all__ = [
+    "DEFAULT_HEADROOM",
+    "NO_LIMITS",
+    "OBJECTIVES",
+    "Change",
+    "Limits",
+    "SearchResult",
+    "nearest_legal",
+    "parse_limits",
+    "remedies",
+    "search",
+    "single_changes",
+]

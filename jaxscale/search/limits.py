@@ -58,6 +58,10 @@ class Limits:
         """Return the limits with some fields set free."""
         return Limits(fields={name: limit for name, limit in self.fields.items() if name not in names}, text=self.text)
 
+    def narrowed(self, other: "Limits") -> "Limits":
+        """Return these limits, and `other`'s on the fields that these leave free."""
+        return Limits(fields={**other.fields, **self.fields}, text=self.text)
+
     @property
     def names_sharding(self) -> bool:
         """Whether they speak of fields that tell apart layouts which are otherwise the same."""

@@ -171,13 +171,19 @@ def _distinct_shards(data: bool, fsdp: bool, others: bool) -> tuple[tuple[int, i
 
 
 def _schedules(pipeline: int, num_layers: int, limits: Limits) -> tuple[tuple[int, int], ...]:
-    """Pairs of schedule and virtual stages."""
+    """Pairs of schedule and virtual stages within the limits; without a pipeline the schedule says nothing."""
+    return tuple(
+        (code, v)
+        for code, v in schedules_of(pipeline, num_layers)
+        if (pipeline == 1 or limits.allowed("schedule", (code,))) and limits.allowed("virtual_stages", (v,))
+    )
+
+
+def schedules_of(pipeline: int, num_layers: int) -> tuple[tuple[int, int], ...]:
+    """Every pair of schedule code and virtual stages that makes a difference on `pipeline` stages."""
     if pipeline == 1:
-        return tuple((_1F1B, v) for v in limits.allowed("virtual_stages", (1,)))
+        return ((_1F1B, 1),)
     by_depth: dict[int, int] = {}
     for v in range(2, num_layers // pipeline + 1):
         by_depth.setdefault(math.ceil(num_layers / (pipeline * v)), v)
-    pairs = ((_GPIPE, 1), (_1F1B, 1), *((_INTERLEAVED, v) for v in by_depth.values()))
-    return tuple(
-        (code, v) for code, v in pairs if limits.allowed("schedule", (code,)) and limits.allowed("virtual_stages", (v,))
-    )
+    return ((_GPIPE, 1), (_1F1B, 1), *((_INTERLEAVED, v) for v in by_depth.values()))

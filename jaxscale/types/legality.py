@@ -210,10 +210,15 @@ def illegal_reasons(
     return {rule.name: rule.broken(problem, layouts) for rule in RULES}
 
 
-def check_layout(shape: ModelShape, workload: Workload, layout: Layout, num_devices: int) -> None:
-    """Raise LayoutError with one sentence for every rule that `layout` breaks."""
+def broken_rules(shape: ModelShape, workload: Workload, layout: Layout, num_devices: int) -> tuple[str, ...]:
+    """One sentence for every rule that `layout` breaks; empty where it can run."""
     problem = Problem(shape=shape, workload=workload, num_devices=num_devices)
     batch = LayoutBatch.from_layouts([layout])
-    sentences = [rule.sentence(problem, layout) for rule in RULES if rule.broken(problem, batch)[0]]
+    return tuple(rule.sentence(problem, layout) for rule in RULES if rule.broken(problem, batch)[0])
+
+
+def check_layout(shape: ModelShape, workload: Workload, layout: Layout, num_devices: int) -> None:
+    """Raise LayoutError with one sentence for every rule that `layout` breaks."""
+    sentences = broken_rules(shape, workload, layout, num_devices)
     if sentences:
         raise LayoutError("layout: " + "; ".join(sentences))

@@ -11,6 +11,15 @@ DOES_NOT_FIT = "does not fit in memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One thing changed, in words, and the layout that results; changes of one `kind` are alternatives."""
+
+    what: str
+    kind: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
     """The layouts of one model on one cluster, ranked.
 

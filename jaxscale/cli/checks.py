@@ -1,0 +1,86 @@
+"""The checks of `jaxscale search --check`: the ranked list walked down until enough layouts have passed."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from jaxscale.types import Cluster, Estimate, ModelShape, Workload
+from jaxscale.types.checks import Check, CheckedLayout
+from jaxscale.types.search import SearchResult
+from jaxscale.units import format_bytes, format_seconds
+
+CHECKS = ("compile", "twin")
+MOST_TRIES = 3  # times the layouts asked for; then the list counts as exhausted
+
+Said = Callable[[str], None]  # told of what happens, for the progress display
+
+
+def checked(result: SearchResult, kinds: Sequence[str], said: Said) -> tuple[CheckedLayout, ...]:
+    """Check the ranked layouts, best first, until `num_top` have passed; those that failed stay in the list."""
+    rows = {rank: CheckedLayout(rank=rank, predicted=e) for rank, e in enumerate(result.ranked, start=1)}
+    if "compile" in kinds:
+        rows = _compiled(result, rows, said)
+    else:
+        rows = {rank: rows[rank] for rank in list(rows)[: result.num_top]}
+    if "twin" in kinds:
+        winner = next((row for row in rows.values() if row.passed), None)
+        if winner is not None:
+            said(f"twin of #{winner.rank} on emulated devices")
+            check = twin_check(result.shape, result.workload, winner.predicted)
+            rows[winner.rank] = _with(winner, check)
+    return tuple(rows[rank] for rank in sorted(rows))
+
+
+def _with(row: CheckedLayout, check: Check) -> CheckedLayout:
+    return CheckedLayout(rank=row.rank, predicted=row.predicted, checks=(*row.checks, check))
+
+
+def _compiled(result: SearchResult, rows: dict[int, CheckedLayout], said: Said) -> dict[int, CheckedLayout]:
+    """Compile in rounds: as many as still lack, then the next ones in place of those struck out."""
+    done: dict[int, CheckedLayout] = {}
+    left = iter(list(rows.values())[: result.num_top * MOST_TRIES])
+    while True:
+        lacking = result.num_top - sum(row.passed for row in done.values())
+        batch = [row for row, _ in zip(left, range(lacking), strict=False)]
+        if not batch:
+            return done
+        said(f"compiling {', '.join(f'#{row.rank}' for row in batch)} for {result.cluster.name}")
+        for row, check in _compile_checks(result.shape, result.workload, result.cluster, batch):
+            done[row.rank] = _with(row, check)
+            said(f"#{row.rank}: {check.sentence}")
+
+
+def _compile_checks(
+    shape: ModelShape, workload: Workload, cluster: Cluster, rows: Sequence[CheckedLayout]
+) -> Iterator[tuple[CheckedLayout, Check]]:
+    from jaxscale.aot.pool import compile_layouts
+    from jaxscale.aot.request import CompileRequest
+
+    requests = [
+        CompileRequest(shape=shape, workload=workload, layout=row.predicted.layout, cluster=cluster) for row in rows
+    ]
+    peak = cluster.chip.peak(workload.precision.matmul) / cluster.chip.devices_per_chip
+    for index, step in compile_layouts(requests):
+        predicted = rows[index].predicted
+        record = step.to_estimate(model_flops=predicted.model_flops, peak_flops_per_s=peak) if step.memory else None
+        yield (
+            rows[index],
+            Check(
+                kind="compile",
+                passed=step.fits,
+                sentence=_compile_sentence(predicted, record, step.fits, step.message, step.total_s, step.cached),
+                seconds=step.total_s,
+                estimate=record,
+            ),
+        )
+
+
+def _compile_sentence(
+    predicted: Estimate, record: Estimate | None, fits: bool, message: str, seconds: float, cached: bool
+) -> str:
+    if record is None:
+        return message
+    off = predicted.memory_bytes / record.memory_bytes - 1.0
+    how = "from the cache" if cached else f"in {format_seconds(seconds)}"
+    verdict = "fits" if fits else "does not fit"
+    needed, limit = format_bytes(record.memory_bytes), format_bytes(record.memory_limit_bytes)
+    expected = f"predicted {format_bytes(predicted.memory_bytes)}, {off:+.1%}"
+    return f"{verdict}: the compiler needs {needed} of {limit} ({expected}), {how}"

@@ -1,0 +1,42 @@
+"""Progress on stderr: a bar with the time left while searching, a spinner with the latest news while checking."""
+
+from types import TracebackType
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from jaxscale.report.terminal import console
+from jaxscale.search.search import Progress as OnProgress
+
+
+class Bars:
+    """A context in which progress is shown. Where stderr is not a terminal, news are plain lines."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = console(stderr=True, quiet=quiet)
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+            TimeRemainingColumn(), console=self._console, transient=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> "Bars":
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def searching(self, cluster: str) -> OnProgress:
+        """A bar for one cluster's search, as the function that moves it."""
+        task = self._progress.add_task(f"layouts on {cluster}", total=None)
+
+        def moved(done: int, total: int) -> None:
+            self._progress.update(task, completed=done, total=total)
+
+        return moved
+
+    def said(self, news: str) -> None:
+        """Show what is going on."""
+        self._console.print(news, style="dim", soft_wrap=True)

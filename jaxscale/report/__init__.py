@@ -1,0 +1,1 @@
+"""Results for people: terminal tables, one-file HTML, SVG and traces."""
