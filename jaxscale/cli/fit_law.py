@@ -27,7 +27,7 @@ import click
 @click.option(
     "--bootstrap", "draws", default=200, show_default=True, help="Resampled fits for the intervals; 0 for none."
 )
-@click.option("--least-squares", is_flag=True, help="Least squares on logs instead of Huber.")
+@click.option("--least-squares", is_flag=True, help="Least squares on losses instead of Huber on logs.")
 @click.option("--no-leave-out", is_flag=True, help="Skip the fit without the 20% of runs of most compute.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--html", "html", type=click.Path(dir_okay=False, writable=True), help="Write plots of a loss fit.")
@@ -38,14 +38,13 @@ def command(
 ) -> None:  # fmt: skip
     """Fit a scaling law to the table RUNS (CSV with headers such as params, tokens, loss)."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a few hundred runs: no accelerator is worth waiting for
-    from jaxscale.plan.fit import fit_law, read_runs
-    from jaxscale.plan.fit.engine import HUBER_DELTA
+    from jaxscale.plan.fit import HUBER_ON_LOGS, LEAST_SQUARES, fit_law, read_runs
 
     table = read_runs(
         runs, columns=_pairs(columns, "--column"), where=_pairs(filters, "--where"), drop_highest=drop_highest
     )
-    delta = float("inf") if least_squares else HUBER_DELTA
-    result = fit_law(law, table, draws=draws, seed=seed, leave_out=not no_leave_out, delta=delta)
+    how = LEAST_SQUARES if least_squares else HUBER_ON_LOGS
+    result = fit_law(law, table, draws=draws, seed=seed, leave_out=not no_leave_out, how=how)
     if html and result.fit is not None:
         from jaxscale.plan.fit.figures import figures, write_html
 

@@ -26,8 +26,9 @@ def dense_shape(
 ) -> ModelShape:
     """The buildable dense decoder closest to `params` total parameters.
 
-    Widths are multiples of the matrix unit's `tile`, heads are 128 wide (64 in narrow models) and share up to 8 KV heads,
-    the layer count divides by 2 or 4. Embeddings are tied under 3 billion parameters unless `tied` says otherwise.
+    Widths are multiples of the matrix unit's `tile`, heads are 128 wide (64 in narrow models) and share up to 8 KV
+    heads, the layer count divides by 2 or 4. Embeddings are tied under 3 billion parameters unless `tied` says
+    otherwise.
     """
     _require_buildable(params)
     tied = params < 3e9 if tied is None else tied
@@ -169,7 +170,7 @@ def point_of(
     )
 
 
-# A layer of the smooth family: attention with a quarter as many KV heads as heads (2 + 2/4) d^2, gated MLP 3 MLP_RATIO d^2.
+# Weights of a layer of the smooth family over d^2: attention with a quarter as many KV heads, gated MLP.
 _LAYER_WEIGHTS = 2.5 + 3.0 * MLP_RATIO
 
 

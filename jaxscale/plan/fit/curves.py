@@ -1,4 +1,4 @@
-"""Fits that are not of a loss surface: isoFLOP minima, straight lines in log-log, and the best learning rate and batch."""
+"""Fits that are not of a loss surface: isoFLOP minima, lines in log-log, best learning rate and batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

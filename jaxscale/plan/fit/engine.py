@@ -4,7 +4,7 @@ The objective is a sum, in double precision, with the derivative from jax: the m
 enough to move exponents in their second digit (as happened to Hoffmann et al.; Besiroglu et al. 2024, section 3).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,18 @@ from jaxscale.plan.fit.forms import Array, Form, prepare
 HUBER_DELTA = 1e-3  # Hoffmann et al., appendix D.3
 _REFINED_STARTS = 16  # starts of least objective that L-BFGS continues from
 _BOOTSTRAP_STEPS = 80  # every draw starts at the fit of all runs; more steps leave the spread as it is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residual:
+    """How a run's error counts: Huber beyond `delta` (inf: least squares), on logs of losses or on losses."""
+
+    delta: float = HUBER_DELTA
+    logarithmic: bool = True
+
+
+HUBER_ON_LOGS = Residual()  # as Hoffmann et al. fit
+LEAST_SQUARES = Residual(delta=float("inf"), logarithmic=False)  # as Gadre et al. fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +81,19 @@ def fit(
     form: Form,
     columns: Mapping[str, np.ndarray],
     *,
-    delta: float = HUBER_DELTA,
+    how: Residual = HUBER_ON_LOGS,
     draws: int = 0,
     seed: int = 0,
 ) -> Fit:
-    """Fit `form` to runs; `draws` bootstrap samples give intervals. `delta=inf` is least squares on logs."""
+    """Fit `form` to runs; `draws` bootstrap samples give intervals."""
     _require_enough(form, columns)
     ready = prepare(columns)
     weights = np.ones(len(columns["loss"]))
-    screened = _screen(form, ready, delta)
-    thetas, values = _minimize(form, ready, screened, np.broadcast_to(weights, (len(screened), len(weights))), delta)
+    screened = _screen(form, ready, how)
+    thetas, values = _minimize(form, ready, screened, np.broadcast_to(weights, (len(screened), len(weights))), how)
     best = int(np.nanargmin(values))
     theta = thetas[best]
-    bootstrap = _bootstrap(form, ready, theta, delta, draws, seed) if draws else None
+    bootstrap = _bootstrap(form, ready, theta, how, draws, seed) if draws else None
     return Fit(
         form=form,
         theta=theta,
@@ -94,7 +106,7 @@ def fit(
 
 
 def leave_out_largest(
-    form: Form, columns: Mapping[str, np.ndarray], share: float = 0.2, **options: float
+    form: Form, columns: Mapping[str, np.ndarray], share: float = 0.2, how: Residual = HUBER_ON_LOGS
 ) -> dict[str, float]:
     """Fit without the runs of most compute and predict them: the check that extrapolation depends on.
 
@@ -104,7 +116,7 @@ def leave_out_largest(
     held = flops >= np.quantile(flops, 1.0 - share)
     if held.all() or not held.any():
         raise MeasurementError("leave-out check: all runs have the same compute, so none can be held out")
-    kept = fit(form, {name: np.asarray(column)[~held] for name, column in columns.items()}, **options)  # type: ignore[arg-type]
+    kept = fit(form, {name: np.asarray(column)[~held] for name, column in columns.items()}, how=how)
     others = {k: v[held] for k, v in columns.items() if k not in ("params", "tokens", "loss")}
     predicted = kept.predict(columns["params"][held], columns["tokens"][held], **others)
     error = predicted / columns["loss"][held] - 1.0
@@ -144,18 +156,19 @@ def _require_enough(form: Form, columns: Mapping[str, np.ndarray]) -> None:
             raise MeasurementError(f"fit of {form.name}: all runs have the same {name}, so its exponent is unknown")
 
 
-def _objective(form: Form, columns: Mapping[str, Array], delta: float):
+def _objective(form: Form, columns: Mapping[str, Array], how: Residual) -> Callable[[Array, Array], Array]:
     import jax.numpy as jnp
 
-    target = jnp.log(columns["loss"])
+    target = jnp.log(columns["loss"]) if how.logarithmic else columns["loss"]
 
     def objective(theta: Array, weights: Array) -> Array:
-        residual = target - form.predict(theta, columns)
-        if np.isinf(delta):
+        log_loss = form.predict(theta, columns)
+        residual = target - (log_loss if how.logarithmic else jnp.exp(log_loss))
+        if np.isinf(how.delta):
             return jnp.sum(weights * 0.5 * residual**2)
         size = jnp.abs(residual)
-        quadratic = jnp.minimum(size, delta)
-        return jnp.sum(weights * (0.5 * quadratic**2 + delta * (size - quadratic)))
+        quadratic = jnp.minimum(size, how.delta)
+        return jnp.sum(weights * (0.5 * quadratic**2 + how.delta * (size - quadratic)))
 
     return objective
 
@@ -167,13 +180,13 @@ def _evaluate(form: Form, theta: np.ndarray, columns: Mapping[str, Array]) -> np
         return np.asarray(form.predict(np.asarray(theta, dtype=float), columns))
 
 
-def _screen(form: Form, columns: dict[str, Array], delta: float) -> np.ndarray:
+def _screen(form: Form, columns: dict[str, Array], how: Residual) -> np.ndarray:
     """The starts of least objective; a wide grid costs nothing to look at and much to descend from."""
     import jax
 
     starts = form.starts(columns)
     with jax.enable_x64(True):
-        objective = _objective(form, columns, delta)
+        objective = _objective(form, columns, how)
         weights = np.ones(len(columns["loss"]))
         values = np.asarray(jax.vmap(lambda theta: objective(theta, weights))(starts.astype(float)))
     order = np.argsort(np.where(np.isfinite(values), values, np.inf))
@@ -181,15 +194,15 @@ def _screen(form: Form, columns: dict[str, Array], delta: float) -> np.ndarray:
 
 
 def _minimize(
-    form: Form, columns: dict[str, Array], starts: np.ndarray, weights: np.ndarray, delta: float, steps: int = 400
+    form: Form, columns: dict[str, Array], starts: np.ndarray, weights: np.ndarray, how: Residual, steps: int = 400
 ) -> tuple[np.ndarray, np.ndarray]:
-    """L-BFGS from every start at once, each with its own run weights; parameters [starts, p] and objectives [starts]."""
+    """L-BFGS from every start at once, each with its own run weights: parameters [starts, p], objectives [starts]."""
     import jax
     import jax.numpy as jnp
     import optax
 
     with jax.enable_x64(True):
-        objective = _objective(form, columns, delta)
+        objective = _objective(form, columns, how)
         solver = optax.lbfgs(memory_size=12, linesearch=optax.scale_by_zoom_linesearch(max_linesearch_steps=24))
 
         def descend(theta: Array, weight: Array) -> tuple[Array, Array]:
@@ -218,12 +231,12 @@ def _minimize(
 
 
 def _bootstrap(
-    form: Form, columns: dict[str, Array], theta: np.ndarray, delta: float, draws: int, seed: int
+    form: Form, columns: dict[str, Array], theta: np.ndarray, how: Residual, draws: int, seed: int
 ) -> np.ndarray:
     """Constants of fits to runs drawn with replacement, [draws, constants]; each starts at the fit of all runs."""
     generator = np.random.default_rng(seed)
     runs = len(columns["loss"])
     weights = generator.multinomial(runs, np.full(runs, 1.0 / runs), size=draws)
     starts = np.broadcast_to(theta, (draws, len(theta)))
-    thetas, _ = _minimize(form, columns, starts, weights, delta, steps=_BOOTSTRAP_STEPS)
+    thetas, _ = _minimize(form, columns, starts, weights, how, steps=_BOOTSTRAP_STEPS)
     return np.array([list(form.constants(row, columns).values()) for row in thetas])

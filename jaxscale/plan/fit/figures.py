@@ -18,8 +18,8 @@ def figures(fit: Fit) -> list[Any]:
 def write_html(path: Path | str, figures: list[Any], title: str) -> None:
     """Write figures one below the other into an HTML file that needs no network."""
     parts = [figure.to_html(full_html=False, include_plotlyjs=index == 0) for index, figure in enumerate(figures)]
-    page = f"<!doctype html><html><head><meta charset='utf-8'><title>{title}</title></head><body>{''.join(parts)}</body></html>"
-    Path(path).write_text(page, encoding="utf-8")
+    head = f"<!doctype html><html><head><meta charset='utf-8'><title>{title}</title></head>"
+    Path(path).write_text(f"{head}<body>{''.join(parts)}</body></html>", encoding="utf-8")
 
 
 def _isoflop_curves(fit: Fit) -> Any:

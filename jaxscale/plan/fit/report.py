@@ -16,7 +16,7 @@ from jaxscale.plan.fit.curves import (
     power_law,
     step_law,
 )
-from jaxscale.plan.fit.engine import HUBER_DELTA, Fit, fit, leave_out_largest
+from jaxscale.plan.fit.engine import HUBER_ON_LOGS, Fit, Residual, fit, leave_out_largest
 from jaxscale.plan.fit.forms import FORMS
 
 LAW_NAMES = (*FORMS, "isoflop", "steplaw")
@@ -45,11 +45,11 @@ class LawFit:
 
 def fit_law(
     law: str, columns: Mapping[str, np.ndarray], *, draws: int = 200, seed: int = 0, leave_out: bool = True,
-    delta: float = HUBER_DELTA,
+    how: Residual = HUBER_ON_LOGS,
 ) -> LawFit:  # fmt: skip
     """Fit a law by name to columns of runs."""
     if law in FORMS:
-        return _loss_fit(law, columns, draws=draws, seed=seed, leave_out=leave_out, delta=delta)
+        return _loss_fit(law, columns, draws=draws, seed=seed, leave_out=leave_out, how=how)
     if law == "isoflop":
         return _isoflop_fit(columns, draws=draws, seed=seed)
     if law == "steplaw":
@@ -60,10 +60,10 @@ def fit_law(
 
 
 def _loss_fit(
-    law: str, columns: Mapping[str, np.ndarray], *, draws: int, seed: int, leave_out: bool, delta: float
+    law: str, columns: Mapping[str, np.ndarray], *, draws: int, seed: int, leave_out: bool, how: Residual
 ) -> LawFit:
     form = FORMS[law]
-    result = fit(form, columns, draws=draws, seed=seed, delta=delta)
+    result = fit(form, columns, draws=draws, seed=seed, how=how)
     names = tuple(result.constants) if draws else ()
     return LawFit(
         law=law,
@@ -75,7 +75,7 @@ def _loss_fit(
         standard_errors={name: result.standard_error(name) for name in names},
         rms_log_error=result.rms_log_error,
         objective=result.objective,
-        leave_out=leave_out_largest(form, columns, delta=delta) if leave_out else {},
+        leave_out=leave_out_largest(form, columns, how=how) if leave_out else {},
         fit=result,
     )
 

@@ -33,10 +33,10 @@ def read_runs(
 ) -> dict[str, np.ndarray]:
     """Read a CSV of runs as float columns [runs] named as the fits want them.
 
-    `columns` maps a quantity to a header, if need be times a factor: {"batch_tokens": "bs*2048"}. Without it headers are
-    recognised by their usual names. Tokens follow from FLOPs as C / 6N where only those are given. Rows are kept where
-    every header of `where` has the given text; rows without a number in a needed column are left out; `drop_highest`
-    drops that many runs of highest loss.
+    `columns` maps a quantity to a header, if need be times a factor: {"batch_tokens": "bs*2048"}. Without it headers
+    are recognised by their usual names. Tokens follow from FLOPs as C / 6N where only those are given. Rows are kept
+    where every header of `where` has the given text; rows without a number in a needed column are left out;
+    `drop_highest` drops that many runs of highest loss.
     """
     rows = _rows(path)
     rows = [row for row in rows if all(row.get(key) == value for key, value in (where or {}).items())]
