@@ -22,8 +22,8 @@ CHIP_UNITS = {
     "dollars_per_hour": "$/h",
 }
 LINK_UNITS = {"bytes_per_s": "bytes/s", "latency_s": "s"}
-_CHIP_COUNTS = ("matmul_tile", "num_cores", "devices_per_chip")
-_NETWORK_KEYS = ("inner", "outer", "chips_per_host")
+_NETWORKS = ("inner", "outer")
+_WORDS = ("kind", "name", "size")  # of an entry, beside figures
 _ALIASES = {"tpu-v7x": "tpu7x", "v7x": "tpu7x", "v5litepod": "tpu-v5e", "h200-sxm": "h200", "b200-sxm": "b200"}
 
 
@@ -62,16 +62,21 @@ def load_chip(name: str) -> Chip:
     return catalog_chip(name).chip
 
 
-@functools.cache
 def catalog_chip(name: str) -> CatalogChip:
     """Look a chip up with its networks and the source of every figure."""
-    sources, chips = _document()
+    _, chips = _document()
     key = name.strip().lower()
     key = _ALIASES.get(key, key)
     key = key if key in chips else f"tpu-{key}"
     if key not in chips:
         raise CatalogError(f"chip {name!r} is unknown; known: {', '.join(chips)}.{nearest(name, chips)}")
-    return _catalog_chip(key, chips[key], sources)
+    return _entry(key)
+
+
+@functools.cache
+def _entry(key: str) -> CatalogChip:
+    sources, chips = _document()
+    return read_chip(key, chips[key], sources)
 
 
 @functools.cache
@@ -82,44 +87,33 @@ def _document() -> tuple[dict[str, str], dict[str, Any]]:
     return document["sources"], document["chips"]
 
 
-def _catalog_chip(name: str, entry: object, sources: Mapping[str, str]) -> CatalogChip:
+def read_chip(name: str, entry: object, sources: Mapping[str, str]) -> CatalogChip:
+    """Read one chip of the catalogue: figures are [quantity, source] pairs, and `sources` maps keys to sources."""
     where = f"chip {name!r}"
-    values = require_mapping(entry, where=where)
-    reject_unknown(values, ("kind", "peak_flops_per_s", *CHIP_UNITS, *_CHIP_COUNTS, *_NETWORK_KEYS), where=where)
     used: dict[str, str] = {}
+    values = _split_sources(require_mapping(entry, where=where), sources, used, where=where)
+    networks = {key: build(Link, values.pop(key, {}), where=f"{where}: {key}", units=LINK_UNITS) for key in _NETWORKS}
+    per_host = convert(values.pop("chips_per_host", 0), int, where=f"{where}: chips_per_host")
+    chip = chip_from_mapping({"name": name, "source": _describe_sources(used), **values}, where=where)
+    return CatalogChip(chip=chip, chips_per_host=per_host, sources=used, **networks)
 
-    def figure(field: str, pair: object) -> object:
-        """The quantity of a [quantity, source] pair; the source is noted under the figure's name."""
-        if not (isinstance(pair, list) and len(pair) == 2 and pair[1] in sources):
-            raise SpecError(
-                f"{where}: {field} must be [quantity, source] with a source listed in `sources`, got {pair!r}"
-            )
-        used[field] = sources[pair[1]]
-        return pair[0]
 
-    def link(field: str) -> Link:
-        raw = require_mapping(values[field], where=f"{where}: {field}")
-        plain = {k: figure(f"{field}.{k}", v) if k in LINK_UNITS else v for k, v in raw.items()}
-        return build(Link, plain, where=f"{where}: {field}", units=LINK_UNITS)
-
-    fields: dict[str, Any] = {
-        k: parse_quantity(figure(k, values[k]), unit, field=f"{where}: {k}")
-        for k, unit in CHIP_UNITS.items()
-        if k in values
-    }
-    fields |= {k: convert(figure(k, values[k]), int, where=f"{where}: {k}") for k in _CHIP_COUNTS if k in values}
-    fields["peak_flops_per_s"] = {
-        k: parse_quantity(figure(f"peak {k}", v), "FLOP/s", field=f"{where}: peak {k}")
-        for k, v in require_mapping(values["peak_flops_per_s"], where=f"{where}: peak_flops_per_s").items()
-    }
-    per_host = (
-        convert(figure("chips_per_host", values["chips_per_host"]), int, where=where)
-        if "chips_per_host" in values
-        else 0
-    )
-    inner, outer = link("inner"), link("outer")
-    chip = Chip(name=name, kind=values["kind"], source=_describe_sources(used), **fields)
-    return CatalogChip(chip=chip, inner=inner, outer=outer, chips_per_host=per_host, sources=used)
+def _split_sources(
+    values: Mapping[str, Any], sources: Mapping[str, str], used: dict[str, str], *, where: str, prefix: str = ""
+) -> dict[str, Any]:
+    """Replace every [quantity, source] pair by its quantity, noting the source under the figure's name in `used`."""
+    plain: dict[str, Any] = {}
+    for key, value in values.items():
+        field = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            plain[key] = _split_sources(value, sources, used, where=where, prefix=f"{field}.")
+        elif key in _WORDS:
+            plain[key] = value
+        elif isinstance(value, list) and len(value) == 2 and value[1] in sources:
+            plain[key], used[field] = value[0], sources[value[1]]
+        else:
+            raise SpecError(f"{where}: {field} must be [quantity, source] with a listed source, got {value!r}")
+    return plain
 
 
 def _describe_sources(used: Mapping[str, str]) -> str:

@@ -57,7 +57,7 @@ def load_cluster(text: str, *, num_chips: int | None = None) -> Cluster:
     tpu = parse_slice(single)
     if tpu is not None:
         if num_chips is not None:
-            tpu = tpu[0], topology_of(tpu[0], _per_slice(num_chips, slices, name))
+            tpu = tpu[0], topology_of(tpu[0], _parts(num_chips, slices, name))
         return tpu_cluster(*tpu, num_slices=slices)
     if multi:
         raise CatalogError(f"cluster {text!r}: only TPU slices are joined with a leading count, such as 2xv5p-256")
@@ -125,7 +125,7 @@ def _grouped_cluster(name: str, num_chips: int | None) -> Cluster:
     size = int(match["size"]) if match["size"] else (entry.inner.size or 8)
     nodes = int(match["nodes"]) if match["nodes"] else None
     if num_chips is not None:
-        size, nodes = (num_chips, None) if nodes is None else (size, _per_slice(num_chips, size, name))
+        size, nodes = (_parts(num_chips, 1, name), None) if nodes is None else (size, _parts(num_chips, size, name))
     if not (size and size * (nodes or 1) <= MAX_CHIPS) or nodes == 0:
         raise CatalogError(f"cluster {name!r}: sizes must be between 1 and {MAX_CHIPS} chips")
     node = size if nodes else min(size, entry.inner.size or size)
@@ -175,7 +175,7 @@ def _nodes_of(entry: CatalogChip, node: int, nodes: int, *, said: bool) -> Clust
     )  # fmt: skip
 
 
-def _per_slice(num_chips: int, parts: int, name: str) -> int:
+def _parts(num_chips: int, parts: int, name: str) -> int:
     """Chips of each of `parts` equal parts."""
     if isinstance(num_chips, bool) or not isinstance(num_chips, int) or not 1 <= num_chips <= MAX_CHIPS:
         raise CatalogError(f"cluster {name!r}: num_chips={num_chips!r} must be a whole number from 1 to {MAX_CHIPS}")
@@ -191,7 +191,7 @@ def _resized(cluster: Cluster, num_chips: int) -> Cluster:
         raise CatalogError(
             f"cluster {cluster.name!r}: num_chips={num_chips} cannot reshape a torus; write the topology in the file"
         )
-    members = _per_slice(num_chips, math.prod(tier.size for tier in inner), cluster.name)
+    members = _parts(num_chips, math.prod(tier.size for tier in inner), cluster.name)
     tiers = (*inner, dataclasses.replace(outer, shape=(members,)))
     slices = members if cluster.num_slices > 1 else 1
     note = f"{cluster.note}; resized to {num_chips} chips".removeprefix("; ")

@@ -131,7 +131,7 @@ def _print_chip(entry: CatalogChip) -> None:
 
 def _figures(entry: CatalogChip) -> list[tuple[str, str]]:
     chip: Chip = entry.chip
-    rows = [(f"peak {k}", format_si(v, "FLOP/s")) for k, v in chip.peak_flops_per_s.items()]
+    rows = [(f"peak_flops_per_s.{k}", format_si(v, "FLOP/s")) for k, v in chip.peak_flops_per_s.items()]
     rows += [
         ("vector_flops_per_s", format_si(chip.vector_flops_per_s, "FLOP/s")),
         ("hbm_bytes", format_bytes(chip.hbm_bytes)),
