@@ -66,6 +66,8 @@ class Cache:
 
     def put(self, key: str, answer: dict[str, Any]) -> None:
         """Keep an answer."""
+        if not self.max_bytes:
+            return
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.directory, prefix=".", delete=False) as file:

@@ -91,7 +91,7 @@ class _Compiler:
         """Compile; out of memory is an answer."""
         started = time.monotonic()
         try:
-            compiled = self.lowered.compile(compiler_options=self._options(self._must_dump()))
+            compiled = self.lowered.compile(compiler_options=self._options())
         except RuntimeError as error:
             compile_s = time.monotonic() - started
             if not any(mark in str(error) for mark in _OOM_MARKS):
@@ -102,30 +102,25 @@ class _Compiler:
         return {
             "status": "compiled",
             "memory": memory_classes(compiled.memory_analysis(), self.target),
-            "largest_buffers": self._largest_buffers(text) if self._must_dump() else (),
+            "largest_buffers": self._largest_buffers(text),
             "program": read_program(text, self.mesh),
             "compile_s": compile_s,
             "hlo_path": path,
         }
 
-    def _must_dump(self) -> bool:
-        """Whether the compiler's own files are needed: asked for, or jaxlib may not read such programs back."""
-        return bool(self.request.dump_dir) or self.target.topology.startswith("tpu7x")
-
-    def _options(self, dump: bool, **more: str) -> dict[str, Any]:
+    def _options(self, **more: str) -> dict[str, Any]:
+        """The caller's flags, and an order to leave the compiler's own files: they name its buffers."""
         options: dict[str, Any] = dict(self.request.flags) | more
         if self.target.backend != "tpu":
             options = {name: _typed(value) for name, value in options.items()}
-        if dump:
-            options |= {"xla_dump_to": str(self.dump), "xla_dump_hlo_as_text": True}
-        return options
+        return options | {"xla_dump_to": str(self.dump), "xla_dump_hlo_as_text": True}
 
     def _text(self, compiled: Any) -> tuple[str, str]:
-        """The optimized program, and where it was left if that was asked for."""
-        try:
-            text = compiled.as_text()
-        except RuntimeError:
-            text = self._dumped("after_optimizations.txt")
+        """The optimized program, and where it was left if that was asked for.
+
+        A TPU program is taken from the compiler's files: an older jaxlib cannot read all that a newer libtpu makes.
+        """
+        text = self._dumped_program() if self.target.backend == "tpu" else compiled.as_text()
         if not self.request.dump_dir:
             return text, ""
         path = self.dump / "step.optimized_hlo.txt"
@@ -143,15 +138,18 @@ class _Compiler:
         if self.target.backend != "tpu":
             return fields
         try:
-            self.lowered.compile(compiler_options=self._options(True, xla_tpu_no_crash_on_oom="true"))
+            self.lowered.compile(compiler_options=self._options(xla_tpu_no_crash_on_oom="true"))
         except RuntimeError:
-            text = self._dumped("after_optimizations.txt")
-            if text:
+            if text := self._dumped_program():
                 fields |= {"program": read_program(text, self.mesh), "largest_buffers": self._largest_buffers(text)}
         return fields
 
     def _largest_buffers(self, text: str) -> tuple:
         return largest_buffers(self._dumped("buffer-assignment.txt"), parse_module(text))
+
+    def _dumped_program(self) -> str:
+        """After code generation, where the compiler came so far: then with its cycle estimates."""
+        return self._dumped("after_codegen.txt") or self._dumped("after_optimizations.txt")
 
     def _dumped(self, ending: str) -> str:
         """The newest dumped file of a kind; empty where there is none."""

@@ -28,7 +28,8 @@ def compile_step(
 ) -> CompiledStep:
     """Compile a layout's step and read the program; a kept answer is returned where there is one.
 
-    Out of memory is an answer (`status="out_of_memory"`). Raises CompileError where there is none: the compiler
+    Answers are kept in `cache`, the user's own unless another is given (`Cache(max_bytes=0)` keeps nothing). Out of
+    memory is an answer (`status="out_of_memory"`). Raises CompileError where there is none: the compiler
     refused the program, died, or took longer than `timeout_s`.
     """
     check_layout(request.shape, request.workload, request.layout, request.cluster.num_devices)
@@ -51,12 +52,13 @@ def try_compile(
     except LayoutError as error:
         return failed(request, str(error))
     key = request.key()
-    kept = cache.get(key) if cache is not None and not request.dump_dir else None
+    cache = Cache() if cache is None else cache
+    kept = None if request.dump_dir else cache.get(key)
     if kept is not None:
         return decode(CompiledStep, kept | {"cached": True})
     with Child(request) as child, (canceller or Canceller()).watching(child):
         result = child.wait(timeout_s)
-    if cache is not None and result.status != "failed":
+    if result.status != "failed":
         cache.put(key, encode(result))
     return result
 

@@ -23,7 +23,8 @@ DEADLINE_S = 20.0
 
 
 @pytest.fixture(autouse=True)
-def _stand_in(monkeypatch):
+def _stand_in(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("JAXSCALE_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(compile_module, "CHILD_MODULE", "tests.aot.fake_child")
 
 

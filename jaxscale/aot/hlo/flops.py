@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -13,7 +14,6 @@ from jaxscale.aot.hlo.text import Computation, Instruction
 KernelFlops = Callable[[Instruction, Computation], float | None]
 
 _CUBLAS = re.compile(r"__cublas\$(gemm|lt\$matmul)")
-_LHS_CONTRACTING = re.compile(r'"lhs_contracting_dimensions":(\[[^\]]*\])')
 _COST_ESTIMATE = re.compile(r'"cost_estimate":(\{[^}]*\})')
 _WINDOW = re.compile(r"\b(\w+)=([\dx_\-]+)")
 PALLAS_TARGETS = ("tpu_custom_call", "mosaic_gpu", "__gpu$xla.gpu.triton", "triton_kernel_call")
@@ -26,17 +26,34 @@ def is_kernel(instruction: Instruction) -> bool:
     return instruction.opcode == "custom-call" and target.startswith((*PALLAS_TARGETS, *_ATTENTION_TARGETS))
 
 
-def matmul_flops(instruction: Instruction, computation: Computation) -> float:
-    """FLOPs of one run of a dot, convolution, grouped matmul or library matmul; zero for all else."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matmul:
+    """`groups` matrix products [m, k] x [k, n]; m and k are means where a convolution's edges meet padding."""
+
+    m: float
+    k: float
+    n: float
+    groups: float = 1.0
+
+    @property
+    def flops(self) -> float:
+        """Multiply-adds times two."""
+        return 2.0 * self.groups * self.m * self.k * self.n
+
+
+def read_matmul(instruction: Instruction, computation: Computation) -> Matmul | None:
+    """The matrix product that a dot, convolution, grouped matmul or library call makes; None for all else."""
     if instruction.opcode == "dot":
-        return _dot(instruction, computation)
+        batch = instruction.integers("lhs_batch_dims")
+        return _contraction(instruction, computation, instruction.integers("lhs_contracting_dims"), batch)
     if instruction.opcode == "convolution":
         return _convolution(instruction, computation)
     if instruction.opcode == "ragged-dot":
         return _ragged_dot(instruction, computation)
     if instruction.opcode == "custom-call" and _CUBLAS.match(instruction.custom_call_target):
-        return _library_matmul(instruction, computation)
-    return 0.0
+        contracted, batch = (_configured_dims(instruction, key) for key in ("lhs_contracting", "lhs_batch"))
+        return _contraction(instruction, computation, contracted, batch)
+    return None
 
 
 def kernel_flops(instruction: Instruction, computation: Computation, given: KernelFlops | None) -> float | None:
@@ -47,33 +64,35 @@ def kernel_flops(instruction: Instruction, computation: Computation, given: Kern
     return float(json.loads(match.group(1)).get("flops", 0.0)) if match else None
 
 
-def _dot(instruction: Instruction, computation: Computation) -> float:
-    contracted = instruction.integers("lhs_contracting_dims")
-    return _contraction(instruction, computation, contracted)
+def _configured_dims(instruction: Instruction, key: str) -> tuple[int, ...]:
+    """Dims that cuBLAS calls print in their backend_config."""
+    match = re.search(rf'"{key}_dimensions":(\[[^\]]*\])', instruction.attributes)
+    return tuple(int(dim) for dim in json.loads(match.group(1))) if match else ()
 
 
-def _library_matmul(instruction: Instruction, computation: Computation) -> float:
-    """cuBLAS prints the contracted dims in its backend_config."""
-    match = _LHS_CONTRACTING.search(instruction.attributes)
-    contracted = tuple(int(dim) for dim in json.loads(match.group(1))) if match else ()
-    return _contraction(instruction, computation, contracted)
-
-
-def _contraction(instruction: Instruction, computation: Computation, contracted: tuple[int, ...]) -> float:
+def _contraction(
+    instruction: Instruction, computation: Computation, contracted: tuple[int, ...], batch: tuple[int, ...]
+) -> Matmul | None:
     lhs = computation.operand(instruction, 0)
     if lhs is None or not instruction.outputs:
-        return 0.0
-    return 2.0 * instruction.outputs[0].size * math.prod(lhs.outputs[0].dims[dim] for dim in contracted)
+        return None
+    dims = lhs.outputs[0].dims
+    k = math.prod(dims[dim] for dim in contracted)
+    groups = math.prod(dims[dim] for dim in batch)
+    m = lhs.outputs[0].size / (k * groups)
+    return Matmul(m=m, k=float(k), n=instruction.outputs[0].size / (m * groups), groups=float(groups))
 
 
-def _ragged_dot(instruction: Instruction, computation: Computation) -> float:
-    """Rows of `lhs` [m,k] meet one of the groups of `rhs` [g,k,n] each: 2 m k n."""
+def _ragged_dot(instruction: Instruction, computation: Computation) -> Matmul | None:
+    """Rows of `lhs` [m, k] meet one of the groups of `rhs` [g, k, n] each."""
     lhs, out = computation.operand(instruction, 0), instruction.outputs[0]
-    return 2.0 * out.size * lhs.outputs[0].dims[-1] if lhs else 0.0
+    if lhs is None:
+        return None
+    return Matmul(m=out.size / out.dims[-1], k=float(lhs.outputs[0].dims[-1]), n=float(out.dims[-1]))
 
 
-def _convolution(instruction: Instruction, computation: Computation) -> float:
-    """FLOPs of the window positions that meet data, not padding or dilation holes.
+def _convolution(instruction: Instruction, computation: Computation) -> Matmul | None:
+    """The matmul of the window positions that meet data, not padding or dilation holes.
 
     The TPU compiler writes every matmul as a convolution, and a batched one with the batch as a spatial dim whose
     window meets one position only; counting all positions would multiply the FLOPs by the batch.
@@ -82,22 +101,23 @@ def _convolution(instruction: Instruction, computation: Computation) -> float:
     source = computation.operand(instruction, 0)
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
     if kernel is None or source is None or labels is None:
-        return 0.0
+        return None
     source_labels, kernel_labels, out_labels = labels.groups()
     out, kernel_dims, source_dims = instruction.outputs[0].dims, kernel.outputs[0].dims, source.outputs[0].dims
     window = dict(_WINDOW.findall((re.search(r"window=\{([^}]*)\}", instruction.attributes) or [""])[0]))
     spatial = sorted(label for label in kernel_labels if label.isdigit())
-    met = 1
+    rows, depth = float(out[out_labels.index("b")]), float(kernel_dims[kernel_labels.index("i")])
     for position, label in enumerate(spatial):
-        met *= _positions_met(
+        positions = out[out_labels.index(label)]
+        met = _positions_met(
             source_dims[source_labels.index(label)],
             kernel_dims[kernel_labels.index(label)],
-            out[out_labels.index(label)],
-            *(_window_values(window, position, len(spatial))),
+            positions,
+            *_window_values(window, position, len(spatial)),
         )
-    # out's batch and kernel's `i` are already divided by batch_group_count and feature_group_count
-    dense = out[out_labels.index("b")] * out[out_labels.index("f")] * kernel_dims[kernel_labels.index("i")]
-    return 2.0 * dense * met
+        rows, depth = rows * positions, depth * met / positions
+    # out's batch and the kernel's `i` are already divided by batch_group_count and feature_group_count
+    return Matmul(m=rows, k=depth, n=float(out[out_labels.index("f")]))
 
 
 def _window_values(window: dict[str, str], position: int, rank: int) -> tuple[int, int, int, int]:

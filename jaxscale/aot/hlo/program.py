@@ -14,7 +14,7 @@ from jaxscale.aot.hlo.collectives import (
     starts_chain,
     summarize,
 )
-from jaxscale.aot.hlo.flops import KernelFlops, is_kernel, kernel_flops, matmul_flops
+from jaxscale.aot.hlo.flops import KernelFlops, Matmul, is_kernel, kernel_flops, read_matmul
 from jaxscale.aot.hlo.groups import MeshAxes
 from jaxscale.aot.hlo.loops import Loop, conditional_branches, inlined_computations, read_loop
 from jaxscale.aot.hlo.text import Computation, Instruction, Module, parse_module
@@ -33,7 +33,9 @@ class ScheduledOp:
     name: str
     opcode: str
     source: str
-    flops: float = 0.0
+    flops: float = 0.0  # of its matmuls and kernels
+    matmuls: tuple[Matmul, ...] = ()
+    is_kernel: bool = False
     device_bytes: float = 0.0
     host_bytes: float = 0.0
     cycles: int | None = None  # the compiler's own estimate; None where it made none
@@ -171,6 +173,8 @@ class _Reader:
             opcode=instruction.opcode,
             source=instruction.source,
             flops=0.0 if body else self._flops(instruction, computation),
+            matmuls=() if body else self._matmuls(instruction, computation),
+            is_kernel=is_kernel(instruction),
             device_bytes=moved.device_bytes,
             host_bytes=moved.host_bytes,
             cycles=_cycles(instruction),
@@ -209,13 +213,17 @@ class _Reader:
                 yield from self.nested(child, inner)  # type: ignore[arg-type]
 
     def _flops(self, instruction: Instruction, computation: Computation) -> float:
-        total = 0.0
-        for inner, owner in self.nested(instruction, computation):
-            if is_kernel(inner):
-                total += kernel_flops(inner, owner, self.kernels) or 0.0
-            else:
-                total += matmul_flops(inner, owner)
-        return total
+        """FLOPs of an op's matmuls and kernels, with those fused into it."""
+        kernels = (
+            kernel_flops(inner, owner, self.kernels) or 0.0
+            for inner, owner in self.nested(instruction, computation)
+            if is_kernel(inner)
+        )
+        return sum(kernels) + sum(matmul.flops for matmul in self._matmuls(instruction, computation))
+
+    def _matmuls(self, instruction: Instruction, computation: Computation) -> tuple[Matmul, ...]:
+        found = (read_matmul(inner, owner) for inner, owner in self.nested(instruction, computation))
+        return tuple(matmul for matmul in found if matmul is not None)
 
     def _collectives(self, instruction: Instruction, computation: Computation) -> tuple[CollectiveCall, ...]:
         if is_collective(instruction):
