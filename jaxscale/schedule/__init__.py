@@ -12,12 +12,12 @@ from jaxscale.schedule.closed_form import (
     work_s,
 )
 from jaxscale.schedule.replay import Slice, Timeline, critical_path, in_flight_steps, replay
-from jaxscale.schedule.table import DISCARDED, KINDS, Action, Schedule
+from jaxscale.schedule.table import IDLE, KINDS, Action, Schedule
 
 __all__ = [
     "CHUNKED",
-    "DISCARDED",
     "FAMILIES",
+    "IDLE",
     "KINDS",
     "Action",
     "Schedule",

@@ -1,13 +1,15 @@
 """Generators: one short function per family of schedules, from three numbers to an action table.
 
+Scans are as the runtime executes them: all stages tick together, and a stage skips a slot without work.
+
 | family | source | bubble / work, equal stages |
 |---|---|---|
 | gpipe | Huang et al. 2019, 1811.06965 | (p-1)/m |
 | 1f1b | PipeDream-Flush, Narayanan et al. 2021, 2104.04473 section 2.2.1 | (p-1)/m |
 | interleaved | the same, section 2.2.2; order of Megatron-LM's schedules.py | (p-1)/(v m) |
 | zero_bubble | ZB-H1, Qi et al. 2024, 2401.10241 | (p-1)(f+b-w)/(m(f+b+w)) |
-| circular | interleaved by autodiff of one scan (praxis, MaxText): forward ticks, then backward ticks | (p-1)/(v m) |
-| scan_1f1b | 1F1B as one scan: every tick runs a forward and a backward | (2p-1)/m |
+| circular | gpipe or interleaved by autodiff of one scan: forward ticks, then backward ticks | (p-1)/(v m) |
+| scan_1f1b | 1F1B as one scan: every tick has a forward and a backward slot | (p-1)/m |
 | layered | layered gradient accumulation, Lamy-Poirier 2021, 2106.02679 | 0 on one stage |
 | modular | modular pipeline of the same paper: layered order on looped chunks | (p-1)/(v m) |
 """
@@ -15,7 +17,7 @@
 from collections.abc import Callable, Iterable
 
 from jaxscale.errors import LayoutError, nearest
-from jaxscale.schedule.table import DISCARDED, Action, Kind, Schedule
+from jaxscale.schedule.table import IDLE, Action, Kind, Schedule
 from jaxscale.types._check import require_positive_int
 
 Row = tuple[Action, ...]
@@ -65,15 +67,23 @@ def _one_f_one_b(p: int, m: int, v: int) -> Schedule:
     return Schedule(family="1f1b", stages=p, microbatches=m, chunks=1, actions=rows)
 
 
-def _interleaved(p: int, m: int, v: int) -> Schedule:
-    """Groups of p microbatches pass chunk after chunk; stage s runs 2(p-1-s) + (v-1)p forwards ahead."""
-    if m % p:
-        raise LayoutError(
-            f"schedule 'interleaved': microbatches={m} must be a multiple of stages={p}, such as {m // p * p + p}"
-        )
+def _grouped(p: int, m: int, v: int) -> Row:
+    """Groups of p microbatches pass chunk after chunk: what the last stage sends is what the first needs next."""
     groups = [range(start, start + p) for start in range(0, m, p)]
-    forward = tuple(a for group in groups for c in range(v) for a in _all("F", group, c))
-    backward = tuple(a for group in groups for c in reversed(range(v)) for a in _all("B", group, c))
+    return tuple(a for group in groups for c in range(v) for a in _all("F", group, c))
+
+
+def _require_groups(family: str, p: int, m: int) -> None:
+    if m % p:
+        fit = " or ".join(str(k * p) for k in (m // p, m // p + 1) if k)
+        raise LayoutError(f"schedule {family!r}: microbatches={m} must be a multiple of stages={p}, such as {fit}")
+
+
+def _interleaved(p: int, m: int, v: int) -> Schedule:
+    """Stage s runs 2(p-1-s) + (v-1)p forwards ahead."""
+    _require_groups("interleaved", p, m)
+    forward = _grouped(p, m, v)
+    backward = tuple(Action("B", a.microbatch, v - 1 - a.chunk) for a in forward)
     ahead = (2 * (p - 1 - s) + (v - 1) * p for s in range(p))
     rows = tuple(_alternate(forward, backward, min(m * v, warmup)) for warmup in ahead)
     return Schedule(family="interleaved", stages=p, microbatches=m, chunks=v, actions=rows)
@@ -93,29 +103,23 @@ def _zero_bubble(p: int, m: int, v: int) -> Schedule:
 
 
 def _circular(p: int, m: int, v: int) -> Schedule:
-    """Stage s is s ticks behind stage 0; a chunk starts over once its first microbatch has come round the ring."""
-    lap = max(m, p)
-    ticks = range((v - 1) * lap + m + p - 1)
-    rows = []
-    for s in range(p):
-        places = [(t - s) % lap if 0 <= t - s < (v - 1) * lap + m else lap for t in ticks]
-        chunks = [min(max((t - s) // lap, 0), v - 1) for t in ticks]
-        forward = tuple(Action("F", i if i < m else DISCARDED, c) for i, c in zip(places, chunks, strict=True))
-        rows.append((*forward, *_mirrored(forward)))
-    return Schedule(family="circular", stages=p, microbatches=m, chunks=v, actions=tuple(rows), slots_per_tick=1)
+    """Stage s is s ticks behind stage 0, from m v + p - 1 ticks."""
+    if v > 1:
+        _require_groups("circular", p, m)
+    forward, skip = _grouped(p, m, v) if v > 1 else _all("F", range(m)), Action("F", IDLE, 0)
+    passes = [(skip,) * s + forward + (skip,) * (p - 1 - s) for s in range(p)]
+    rows = tuple((*row, *_mirrored(row)) for row in passes)
+    return Schedule(family="circular", stages=p, microbatches=m, chunks=v, actions=rows, slots_per_tick=1)
 
 
 def _scan_1f1b(p: int, m: int, v: int) -> Schedule:
-    """A microbatch goes down p stages in p ticks, and up again in the next p."""
+    """A microbatch goes down in p ticks; the last stage turns it round within its tick."""
     rows = []
     for s in range(p):
         row: list[Action] = []
-        for t in range(m + 2 * p - 1):
-            down, up = t - s, t - (2 * p - 1 - s)
-            row += [
-                Action("F", down if 0 <= down < m else DISCARDED, 0),
-                Action("B", up if 0 <= up < m else DISCARDED, 0),
-            ]
+        for t in range(m + 2 * (p - 1)):
+            down, up = t - s, t - (2 * (p - 1) - s)
+            row += [Action("F", down if 0 <= down < m else IDLE, 0), Action("B", up if 0 <= up < m else IDLE, 0)]
         rows.append(tuple(row))
     return Schedule(family="scan_1f1b", stages=p, microbatches=m, chunks=1, actions=tuple(rows), slots_per_tick=2)
 

@@ -60,10 +60,10 @@ def peak_in_flight(family: str, *, stages: Array, microbatches: Array, chunks: A
 def allocated_slots(family: str, *, stages: Array, microbatches: Array, chunks: Array = 1) -> Array:
     """Chunk activations that a program reserves on its fullest stage.
 
-    A scan reserves the same on all stages: autodiff of `circular` stacks the residuals of every tick, discarded ones
-    too, and `scan_1f1b` keeps a ring buffer of 2p. Elsewhere it is the peak in flight.
+    A scan reserves the same on all stages: autodiff of `circular` stacks the residuals of every tick, idle ones too,
+    and `scan_1f1b` keeps a ring buffer of 2p - 1. Elsewhere it is the peak in flight.
     """
-    table = {"circular": makespan.circular_ticks, "scan_1f1b": lambda p, m, v: 2 * p + 0 * (m + v)}
+    table = {"circular": makespan.circular_ticks, "scan_1f1b": lambda p, m, v: 2 * p - 1 + 0 * (m + v)}
     if family in table:
         return table[family](stages, microbatches, chunks)
     return peak_in_flight(family, stages=stages, microbatches=microbatches, chunks=chunks)
@@ -97,7 +97,7 @@ def _zero_bubble(p: Array, m: Array, v: Array, s: Array) -> Array:
 
 
 def _scan_1f1b(p: Array, m: Array, v: Array, s: Array) -> Array:
-    return namespace(p, m, s).minimum(m, 2 * (p - s))
+    return namespace(p, m, s).minimum(m, 2 * (p - s) - 1)
 
 
 _MAKESPAN = {

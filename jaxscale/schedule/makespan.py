@@ -22,7 +22,7 @@ Notation:
 | c | seconds from the end of an action to the moment its output is on the next stage |
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -51,26 +51,16 @@ class StageTimes:
 
 
 def namespace(*values: Array) -> Any:
-    """The array namespace of the first value that has one, else numpy."""
+    """The array namespace to compute in: that of the first value which has one other than numpy's, else numpy."""
     for value in values:
-        if hasattr(value, "__array_namespace__"):
+        if hasattr(value, "__array_namespace__") and not isinstance(value, np.ndarray | np.generic):
             return value.__array_namespace__()
     return np
 
 
 def namespace_of(p: Array, m: Array, v: Array, times: StageTimes) -> Any:
     """The array namespace of a schedule's numbers and times."""
-    return namespace(
-        p,
-        m,
-        v,
-        times.forward_s,
-        times.backward_s,
-        times.weight_s,
-        times.first_forward_s,
-        times.last_forward_s,
-        times.send_s,
-    )
+    return namespace(p, m, v, *(getattr(times, field.name) for field in fields(times)))
 
 
 def slowest(xp: Any, p: Array, first: Array, last: Array) -> Array:
@@ -124,7 +114,7 @@ def zero_bubble(p: Array, m: Array, v: Array, times: StageTimes) -> Array:
     """As 1F1B, but stage s has min(s, m) weight gradients left when its last backward ends, and runs them in the drain.
 
     Equal stages without sends: (p-1)(f+b) - (min(m,p)-1) min(f,b,w) over the work; for m >= p and w <= f, b that is the
-    (p-1)(f+b-w) of Qi et al. 2024 (2401.10241), table 2.
+    (p-1)(f+b-w) of Qi et al. 2024 (2401.10241), section 2.
     """
     xp, s = namespace_of(p, m, v, times), times
     f, b, w = s.forward_s + s.first_forward_s, s.backward_s + s.first_backward_s, s.weight_s
@@ -181,32 +171,42 @@ def interleaved(p: Array, m: Array, v: Array, times: StageTimes) -> Array:
 
 
 def circular_ticks(p: Array, m: Array, v: Array) -> Array:
-    """Ticks of one direction: a round of the ring takes max(m, p), as its first microbatch must have come round."""
-    return (v - 1) * namespace(p, m, v).maximum(m, p) + m + p - 1
+    """Ticks of one direction: the last stage starts p - 1 ticks late."""
+    return m * v + p - 1
 
 
 def circular(p: Array, m: Array, v: Array, times: StageTimes) -> Array:
-    """Every tick lasts as long as the slowest stage's slot; a discarded slot takes as long as a kept one."""
+    """Every tick lasts as long as the slowest slot of any stage; embedding and head overlap where both have work."""
     xp, s = namespace_of(p, m, v, times), times
-    c = xp.where(xp.equal(p, 1), 0, s.send_s)
-    steps, lap, looped = circular_ticks(p, m, v), xp.maximum(m, p), xp.greater(v, 1)
-    total = steps * (s.forward_s + s.backward_s + s.weight_s + 2 * c)
-    for e, h in ((s.first_forward_s, s.last_forward_s), (s.first_backward_s, s.last_backward_s)):
-        total = total + xp.where(looped, lap * e + m * h, steps * slowest(xp, p, e, h))
+    ticks = circular_ticks(p, m, v)
+    total = ticks * xp.where(xp.equal(p, 1), 0, 2 * s.send_s)
+    # With one chunk the first and the last stage work together for m - p + 1 ticks; with more, where groups meet.
+    together = xp.where(xp.greater(v, 1), (m // p - 1) * (p - 1), xp.maximum(m - p + 1, 0))
+    together = xp.where(xp.equal(p, 1), 0, together)
+    for f, e, h in _directions(s):
+        total = total + ticks * f + m * (e + h) - together * xp.minimum(e, h)
     return total
 
 
 def scan_1f1b_ticks(p: Array, m: Array, v: Array) -> Array:
-    """A microbatch takes p ticks down and p ticks up; the next one is a tick behind."""
-    return m + 2 * p - 1
+    """A microbatch takes p ticks down and p up, one of them shared; the next one is a tick behind."""
+    return m + 2 * (p - 1)
 
 
 def scan_1f1b(p: Array, m: Array, v: Array, times: StageTimes) -> Array:
-    """Every tick is a forward, a backward and the exchange of both."""
+    """p - 1 ticks of a forward, m of both on the last stage, p - 1 of a backward; each ends with one exchange.
+
+    Stage 0 embeds in the first m ticks and takes gradients in the last m: together in m - 2(p-1) of the middle ones.
+    """
     xp, s = namespace_of(p, m, v, times), times
-    extra = slowest(xp, p, s.first_forward_s + s.first_backward_s, s.last_forward_s + s.last_backward_s)
-    tick = s.forward_s + s.backward_s + s.weight_s + extra + xp.where(xp.equal(p, 1), 0, s.send_s)
-    return scan_1f1b_ticks(p, m, v) * tick
+    (f, ef, hf), (b, eb, hb) = _directions(s)
+    e, h, t, fill = ef + eb, hf + hb, f + b, p - 1
+    both = xp.maximum(m - 2 * fill, 0)
+    one = xp.maximum(xp.minimum(m, 2 * fill) - fill, 0)
+    middle = m * (t + h) + both * xp.maximum(e - h, 0) + one * (xp.maximum(ef - b - h, 0) + xp.maximum(eb - f - h, 0))
+    ends = fill * t + xp.minimum(m, fill) * e
+    ticks = scan_1f1b_ticks(p, m, v) * s.send_s
+    return xp.where(xp.equal(p, 1), m * (t + e + h), middle + ends + ticks)
 
 
 def layered(p: Array, m: Array, v: Array, times: StageTimes) -> Array:

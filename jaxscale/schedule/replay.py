@@ -42,12 +42,12 @@ class Timeline:
 
     @property
     def work_s(self) -> tuple[Seconds, ...]:
-        """Seconds of useful work of each stage: discarded slots are none."""
-        return tuple(sum(x.end_s - x.start_s for x in row if not x.action.discarded) for row in self.slices)
+        """Seconds of work of each stage."""
+        return tuple(sum(piece.end_s - piece.start_s for piece in row) for row in self.slices)
 
     @property
     def idle_s(self) -> tuple[Seconds, ...]:
-        """Seconds without useful work of each stage."""
+        """Seconds without work of each stage."""
         return tuple(self.makespan_s - work for work in self.work_s)
 
     @property
@@ -64,7 +64,7 @@ def in_flight_steps(timeline: Timeline, stage: int) -> tuple[tuple[Seconds, int]
     last = "W" if timeline.schedule.splits_backward else "B"
     steps, count = [], 0
     for piece in timeline.slices[stage]:
-        if piece.action.discarded:
+        if piece.action.idle:
             continue
         if piece.action.kind == "F":
             count += 1
@@ -148,65 +148,67 @@ def _run_free(schedule: Schedule, seconds: dict, send_s: Seconds) -> tuple[tuple
     """Each stage starts its next action once it is free and the inputs are there."""
     slices: list[list[Slice]] = [[] for _ in schedule.actions]
     done: dict[tuple[int, Action], tuple[Seconds, int]] = {}  # (stage, action) -> (end, slot)
-    waiting = True
-    while waiting:
-        waiting, moved = False, False
+    moved = True
+    while moved:
+        moved = False
         for stage, row in enumerate(schedule.actions):
-            while len(slices[stage]) < len(row):
-                slot, action = len(slices[stage]), row[len(slices[stage])]
-                inputs = _inputs(schedule, stage, action)
-                if any(key not in done for key in inputs):
-                    waiting = True
+            for slot in range(len(slices[stage]), len(row)):
+                ready = _ready(schedule, stage, row[slot], done, send_s)
+                if ready is None:
                     break
-                ready = [(done[key][0] + (send_s if key[0] != stage else 0), (key[0], done[key][1])) for key in inputs]
                 if slot:
                     ready.append((slices[stage][-1].end_s, (stage, slot - 1)))
                 start_s, cause = max(ready, key=lambda pair: pair[0], default=(0, None))
-                end_s = start_s + seconds[action.kind, stage, action.chunk]
-                slices[stage].append(Slice(action, start_s, end_s, cause))
-                done[stage, action] = (end_s, slot)
+                end_s = start_s + seconds[row[slot].kind, stage, row[slot].chunk]
+                slices[stage].append(Slice(row[slot], start_s, end_s, cause))
+                done[stage, row[slot]] = (end_s, slot)
                 moved = True
-        if waiting and not moved:
-            stuck = ", ".join(
-                f"stage {s} before {row[len(slices[s])]}"
-                for s, row in enumerate(schedule.actions)
-                if len(slices[s]) < len(row)
-            )
-            raise LayoutError(f"schedule {schedule.family!r} deadlocks: {stuck}")
+    _check_finished(schedule, slices)
     return tuple(tuple(row) for row in slices)
+
+
+def _ready(schedule: Schedule, stage: int, action: Action, done: dict, send_s: Seconds) -> list | None:
+    """When each input of an action arrives and from which (stage, slot); None where one is not computed yet."""
+    inputs = _inputs(schedule, stage, action)
+    if any(key not in done for key in inputs):
+        return None
+    return [(done[key][0] + (send_s if key[0] != stage else 0), (key[0], done[key][1])) for key in inputs]
+
+
+def _check_finished(schedule: Schedule, slices: list[list[Slice]]) -> None:
+    stuck = [(s, row[len(slices[s])]) for s, row in enumerate(schedule.actions) if len(slices[s]) < len(row)]
+    if stuck:
+        where = ", ".join(f"stage {s} before {a.kind} of microbatch {a.microbatch}, chunk {a.chunk}" for s, a in stuck)
+        raise LayoutError(f"schedule {schedule.family!r} deadlocks: {where}")
 
 
 def _run_ticks(schedule: Schedule, seconds: dict, send_s: Seconds) -> tuple[tuple[Slice, ...], ...]:
     """All stages run a tick's slots, then exchange: the slowest stage of each tick holds up the others."""
+    _check_ticks(schedule)
     slices: list[list[Slice]] = [[] for _ in schedule.actions]
-    tick_of = {
-        (s, a): k // schedule.slots_per_tick
-        for s, row in enumerate(schedule.actions)
-        for k, a in enumerate(row)
-        if not a.discarded
-    }
     exchange_s = send_s if schedule.stages > 1 else 0
     start_s: Seconds = 0
-    cause = None
+    cause: tuple[int, int] | None = None
     for first in range(0, len(schedule.actions[0]), schedule.slots_per_tick):
         for stage, row in enumerate(schedule.actions):
             at_s, by = start_s, cause
             for slot in range(first, first + schedule.slots_per_tick):
-                action = row[slot]
-                end_s = at_s + seconds[action.kind, stage, action.chunk]
-                slices[stage].append(Slice(action, at_s, end_s, by))
+                end_s = at_s + (0 if row[slot].idle else seconds[row[slot].kind, stage, row[slot].chunk])
+                slices[stage].append(Slice(row[slot], at_s, end_s, by))
                 at_s, by = end_s, (stage, slot)
         slowest = max(range(schedule.stages), key=lambda s: slices[s][-1].end_s)
         start_s, cause = slices[slowest][-1].end_s + exchange_s, (slowest, len(slices[slowest]) - 1)
-    _check_ticks(schedule, tick_of)
     return tuple(tuple(row) for row in slices)
 
 
-def _check_ticks(schedule: Schedule, tick_of: dict[tuple[int, Action], int]) -> None:
+def _check_ticks(schedule: Schedule) -> None:
     """Require every input to come from an earlier tick, or from an earlier slot of the same stage."""
-    for (stage, action), tick in tick_of.items():
+    slots = {(s, a): k for s, row in enumerate(schedule.actions) for k, a in enumerate(row) if not a.idle}
+    for (stage, action), slot in slots.items():
+        tick_start = slot - slot % schedule.slots_per_tick
         for source, read in _inputs(schedule, stage, action):
-            if tick_of[source, read] >= tick + (source == stage):
+            if slots[source, read] >= (slot if source == stage else tick_start):
                 raise LayoutError(
-                    f"schedule {schedule.family!r}: stage {stage} runs {action} before {read} of stage {source}"
+                    f"schedule {schedule.family!r}: stage {stage} runs {action.kind} of microbatch {action.microbatch} "
+                    f"in slot {slot}, before its input, {read.kind} of stage {source}, is there"
                 )

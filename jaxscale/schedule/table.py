@@ -10,7 +10,7 @@ Kind = Literal["F", "B", "W"]
 Placement = Literal["looped", "contiguous"]
 
 KINDS: dict[str, str] = {"F": "forward", "B": "backward", "W": "weight gradient"}
-DISCARDED = -1  # the microbatch of a slot that runs on garbage: a scan computes in every tick, on every stage
+IDLE = -1  # the microbatch of a slot without work: a scan gives every stage as many slots in every tick
 
 
 class Action(NamedTuple):
@@ -25,9 +25,9 @@ class Action(NamedTuple):
     chunk: int
 
     @property
-    def discarded(self) -> bool:
-        """Whether the result is thrown away: the fill or the drain of a scan."""
-        return self.microbatch == DISCARDED
+    def idle(self) -> bool:
+        """Whether the slot has no work and is skipped: the fill or the drain of a scan."""
+        return self.microbatch == IDLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,10 @@ class Schedule:
             _check_row(f"{owner}: stage {stage}", row, self.microbatches, self.chunks)
         if self.slots_per_tick and len({len(row) for row in self.actions}) != 1:
             raise LayoutError(f"{owner}: stages that tick together need rows of one length")
+        if self.slots_per_tick and len(self.actions[0]) % self.slots_per_tick:
+            raise LayoutError(
+                f"{owner}: slots_per_tick={self.slots_per_tick} must divide the {len(self.actions[0])} slots of a stage"
+            )
 
     @property
     def splits_backward(self) -> bool:
@@ -79,7 +83,7 @@ class Schedule:
 
 def _check_row(owner: str, row: tuple[Action, ...], microbatches: int, chunks: int) -> None:
     """Require each kind of the row to meet every microbatch and chunk exactly once."""
-    kept = [action for action in row if not action.discarded]
+    kept = [action for action in row if not action.idle]
     kinds = {"F", "B"} | {action.kind for action in kept}
     wanted = {Action(k, i, c) for k in kinds for i in range(microbatches) for c in range(chunks)}
     wrong = wanted.symmetric_difference(kept)
