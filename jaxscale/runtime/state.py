@@ -132,8 +132,16 @@ def initial_params(program: Program, seed: int) -> Params:
     The values of real parameters depend on the seed only, not on the layout.
     """
     params = init_params(program.shape, jax.random.key(seed), vocab_multiple=program.layout.tensor)
-    packed = pack(program.shape, program.stages, params)
-    return jax.tree.map(lambda x: x.astype(program.master_dtype), packed)
+    return _as_master(program, pack(program.shape, program.stages, params))
+
+
+def stacked_params(program: Program, canonical: Params) -> Params:
+    """Given parameters in the zoo's order, stacked and padded as the layout needs them."""
+    return _as_master(program, from_canonical(program, canonical))
+
+
+def _as_master(program: Program, params: Params) -> Params:
+    return jax.tree.map(lambda x: x.astype(program.master_dtype), params)
 
 
 def to_canonical(program: Program, params: Params) -> Params:

@@ -24,6 +24,7 @@ from jaxscale.runtime.state import (
     move_offloaded,
     param_specs,
     state_shardings,
+    stacked_params,
     state_specs,
     to_canonical,
     working_copy,
@@ -50,30 +51,33 @@ class TrainStep:
     batch_sharding: NamedSharding
     step: Any  # jitted (state, batch) -> (state, metrics); the state is donated
 
-    def init(self) -> TrainState:
-        """The sharded state of step 0; no device ever holds more than its shards."""
-        params = jax.jit(
-            functools.partial(initial_params, self.program, self.seed), out_shardings=self._param_shardings()
-        )()
+    def init(self, params: Any = None) -> TrainState:
+        """The sharded state of step 0: random, or from whole parameters in the zoo's order.
+
+        No device ever holds more than its shards of random parameters.
+        """
+        made = functools.partial(initial_params, self.program, self.seed)
+        if params is not None:
+            made = functools.partial(stacked_params, self.program, params)
+        on_mesh = jax.jit(made, out_shardings=self._param_shardings())()
+        return jax.jit(self._init_mapped(), out_shardings=self.shardings, donate_argnums=0)(on_mesh)
+
+    def _init_mapped(self) -> Any:
         local = functools.partial(init_state, self.program, self.optimizer)
-        mapped = _map_shards(local, self.mesh, (self.specs.master,), self.specs)
-        return jax.jit(mapped, out_shardings=self.shardings, donate_argnums=0)(params)
+        return _map_shards(local, self.mesh, (self.specs.master,), self.specs)
 
     def _param_shardings(self) -> Any:
-        specs = param_specs(self.program, self.program.layout.optimizer_shard)
-        return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), specs)
+        return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), self.specs.master)
 
     def abstract_state(self) -> TrainState:
         """The state as `ShapeDtypeStruct`s with shardings; no memory."""
-        local = functools.partial(init_state, self.program, self.optimizer)
-        mapped = _map_shards(local, self.mesh, (self.specs.master,), self.specs)
         params = jax.tree.map(
             lambda plan: jax.ShapeDtypeStruct(plan.shape, self.program.master_dtype),
             self.program.plans,
             is_leaf=is_plan,
         )
         with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
-            shapes = jax.eval_shape(mapped, params)
+            shapes = jax.eval_shape(self._init_mapped(), params)
         return jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, self.shardings
         )
