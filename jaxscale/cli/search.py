@@ -18,7 +18,16 @@ from jaxscale.cli.common import (
 )
 from jaxscale.cli.progress import Bars
 from jaxscale.errors import CatalogError, InfeasibleError, SpecError, nearest
-from jaxscale.search import DEFAULT_HEADROOM, OBJECTIVES, Limits, SearchResult, parse_limits, remedies, search
+from jaxscale.search import (
+    DEFAULT_HEADROOM,
+    OBJECTIVES,
+    Limits,
+    SearchResult,
+    parse_limits,
+    remedies,
+    search,
+    single_changes,
+)
 from jaxscale.types import Cluster
 from jaxscale.types.checks import CheckedLayout
 from jaxscale.units import format_bytes, format_seconds
@@ -140,7 +149,9 @@ def _write_report(
 ) -> None:
     from jaxscale.report.html import search_report
 
-    write_atomically(path, search_report(best, rows, results))
+    winner = next((row for row in rows if row.passed), rows[0])
+    changes = single_changes(best.shape, best.workload, best.cluster, winner.predicted.layout)
+    write_atomically(path, search_report(best, rows, results, changes))
     click.echo(f"report: {path}", err=True)
 
 

@@ -126,8 +126,10 @@ def difference_sentences(e: Estimate, other: Estimate) -> tuple[str, ...]:
     ]
     if not other.fits:
         sentences.append(f"It does not fit: {format_bytes(other.memory_bytes - other.memory_limit_bytes)} too much.")
-    sent = sum(other.comm_bytes.values()) - sum(e.comm_bytes.values())
-    sentences.append(f"One device sends {_signed(sent, format_bytes)} a step.")
+    sent, before = sum(other.comm_bytes.values()), sum(e.comm_bytes.values())
+    if abs(sent - before) > WORTH_A_WORD * before:
+        change = f"{format_bytes(abs(sent - before))} {'more' if sent > before else 'less'}"
+        sentences.append(f"One device sends {format_bytes(sent)} a step, {change} than {format_bytes(before)}.")
     return tuple(sentences)
 
 

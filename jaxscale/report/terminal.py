@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jaxscale.report.words import largest_parts, layout_sentences, plural, short_layout
+from jaxscale.report.words import RULE_WORDS, largest_parts, layout_sentences, plural, short_layout
 from jaxscale.types import Cluster, Estimate, ModelShape, Workload
 from jaxscale.types.checks import CheckedLayout
 from jaxscale.types.search import SearchResult
@@ -161,7 +161,7 @@ def rejected_table(result: SearchResult) -> Table:
     )
     most = max(result.rejected.values(), default=1)
     for reason, count in sorted(result.rejected.items(), key=lambda item: -item[1]):
-        table.add_row(reason, Text(bar(count / most, 20), style="yellow"), f"{count:,}")
+        table.add_row(RULE_WORDS.get(reason, reason), Text(bar(count / most, 20), style="yellow"), f"{count:,}")
     return table
 
 

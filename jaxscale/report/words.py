@@ -35,6 +35,17 @@ ZERO_WORDS = {
     "3": "Parameters, gradients and optimizer state are all split (ZeRO-3)",
 }
 
+RULE_WORDS = {
+    "batch": "batch shards do not divide the batch",
+    "tensor": "tensor does not divide heads or widths",
+    "expert": "expert does not divide the experts",
+    "context": "context does not divide the sequence",
+    "sequence_parallel": "tensor does not divide the sequence",
+    "pipeline": "more pipeline stages than layers",
+    "virtual_stages": "virtual stages need interleaving",
+    "microbatches": "microbatches do not fill interleaved stages",
+}
+
 
 def zero_stage(layout: Layout) -> str | None:
     """The ZeRO stage that the three shard options come to; None where they are mixed or reach over data."""
@@ -136,10 +147,11 @@ def _zero_sentence(layout: Layout) -> str:
 def plural(count: int, noun: str) -> str:
     """Write a count with its noun.
 
-    >>> plural(1, "chip"), plural(3, "chip")
-    ('1 chip', '3 chips')
+    >>> plural(1, "chip"), plural(3, "chip"), plural(2, "mesh")
+    ('1 chip', '3 chips', '2 meshes')
     """
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    ending = "" if count == 1 else "es" if noun.endswith("sh") else "s"
+    return f"{count} {noun}{ending}"
 
 
 def headline(estimate: Estimate, model: str, cluster: Cluster) -> str:

@@ -1,0 +1,197 @@
+"""One self-contained HTML page: a headline in words, then sections of prose, cards, figures and tables.
+
+Every report of jaxscale is a `Page`, so that they share one look. Plotly (as the plotly package bundles it) travels
+inside, compressed; the page needs no network.
+"""
+
+import base64
+import gzip
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from jaxscale import __version__
+
+MAX_BYTES = 5_000_000
+COMPRESSION = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prose:
+    """Sentences as paragraphs, or as the items of a list."""
+
+    sentences: Sequence[str]
+    kind: str = "prose"  # or "list"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One figure, large, with what it is and a note."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cards:
+    """Figures side by side."""
+
+    cards: Sequence[Card]
+    kind: str = "cards"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a check said."""
+
+    passed: bool
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdicts:
+    """Checks, passed or struck out."""
+
+    verdicts: Sequence[Verdict]
+    kind: str = "verdicts"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A Plotly figure as plain data; `caption` also tells those who cannot see it what it shows."""
+
+    id: str
+    caption: str
+    data: Sequence[Mapping[str, Any]]
+    layout: Mapping[str, Any]
+    height_px: int = 360
+    kind: str = "figure"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """A field of the explored layouts, and the values it takes."""
+
+    field: str
+    name: str
+    values: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explorer:
+    """Every kept layout as a point of time and memory, with filters; the layouts are in the page's data."""
+
+    filters: Sequence[Filter]
+    caption: str
+    kind: str = "explorer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A table's column; a numeric one is sorted by value."""
+
+    name: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What a cell shows, and what it sorts by."""
+
+    text: str
+    value: float | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A table's row; `layout` is the id of the explored layout it stands for."""
+
+    cells: Sequence[Cell]
+    layout: int | None = None
+    struck: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table, which may be sorted by a click on a heading."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    id: str = ""
+    sortable: bool = False
+    kind: str = "table"
+
+
+Block = Prose | Cards | Verdicts | Figure | Explorer | Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A heading and what stands under it."""
+
+    anchor: str
+    heading: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A report. `data` is what the page's script works on, beside the figures."""
+
+    title: str
+    eyebrow: str
+    headline: str
+    lead: Sequence[str]
+    sections: Sequence[Section]
+    data: Mapping[str, Any] = field(default_factory=dict)
+    version: str = __version__
+
+
+def render(page: Page) -> str:
+    """Write a page as one HTML document."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("jaxscale.report", "assets"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    figures = [block for section in page.sections for block in section.blocks if isinstance(block, Figure)]
+    data = {**page.data, "figures": {f.id: {"data": f.data, "layout": f.layout} for f in figures}}
+    return environment.get_template("report.html.j2").render(
+        page=page, css=_asset("report.css"), js=_asset("report.js"), data=script_json(data), plotly=_plotly_gzip()
+    )
+
+
+def _asset(name: str) -> str:
+    return files("jaxscale.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _plotly_gzip() -> str:
+    """Plotly's bundle as gzip in base64: 4.8 MB become 1.9 MB; browsers unpack it themselves."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), COMPRESSION, mtime=0)).decode("ascii")
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand inside a script element: no `</`, no NaN.
+
+    >>> script_json({"a": "</script>", "b": float("nan")})
+    '{"a":"\\\\u003c/script>","b":null}'
+    """
+    return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,147 @@
+"""A step on a time axis, as Chrome trace events: opens in ui.perfetto.dev and chrome://tracing.
+
+Format: "Trace Event Format" (Google, 2016), JSON object form: `X` complete slices, `C` counters, `M` track names; times
+in microseconds. Nothing is written here: the caller writes the text, atomically.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from jaxscale.errors import SpecError
+from jaxscale.schedule import KINDS, Action, Timeline, critical_path, in_flight_steps
+
+Event = dict[str, Any]
+
+_STAGES, _OTHERS, _COUNTERS = 1, 2, 3  # process ids: one collapsible group of tracks each
+_US_PER_S = 1e6
+
+
+class TraceRecord(NamedTuple):
+    """Something beside the pipeline stages that takes time: a collective, a host copy. Times in seconds."""
+
+    name: str
+    track: str
+    start_s: float
+    duration_s: float
+
+
+class CounterSample(NamedTuple):
+    """The value of a counter from `time_s` on, until its next sample."""
+
+    counter: str
+    time_s: float
+    value: float
+
+
+def trace_json(
+    timeline: Timeline, *, records: Iterable[TraceRecord] = (), samples: Iterable[CounterSample] = ()
+) -> str:
+    """Write a step as the text of a trace file: one track per stage, one per `track` of the records, then counters."""
+    events = (*stage_events(timeline), *record_events(records), *counter_events(samples))
+    return json.dumps({"displayTimeUnit": "ms", "traceEvents": events}, indent=None, separators=(",", ":"))
+
+
+def stage_events(timeline: Timeline) -> list[Event]:
+    """One track per stage: a slice for each action, named by kind, microbatch and chunk, and one for each bubble."""
+    critical = set(critical_path(timeline))
+    events = [_group_name(_STAGES, f"stages ({timeline.schedule.family})")]
+    for stage, row in enumerate(timeline.slices):
+        events.append(_track_name(_STAGES, stage, f"stage {stage}"))
+        free_s = 0.0
+        for slot, piece in enumerate(row):
+            if piece.action.idle:
+                continue
+            start_s, end_s = float(piece.start_s), float(piece.end_s)
+            if start_s > free_s:
+                events.append(_slice(_STAGES, stage, "bubble", free_s, start_s - free_s, {}))
+            action = piece.action
+            args = {
+                "kind": KINDS[action.kind],
+                "microbatch": action.microbatch,
+                "chunk": action.chunk,
+                "critical_path": (stage, slot) in critical,
+            }
+            name = action_name(action, timeline.schedule.chunks)
+            events.append(_slice(_STAGES, stage, name, start_s, end_s - start_s, args))
+            free_s = end_s
+        left_s = float(timeline.makespan_s) - free_s
+        if left_s > 0:
+            events.append(_slice(_STAGES, stage, "bubble", free_s, left_s, {}))
+    return events
+
+
+def record_events(records: Iterable[TraceRecord]) -> list[Event]:
+    """One track for each name in `track`, in order of first appearance."""
+    tracks: dict[str, int] = {}
+    slices = []
+    for record in records:
+        _require_time(f"trace record {record.name!r}", start_s=record.start_s, duration_s=record.duration_s)
+        track = tracks.setdefault(record.track, len(tracks))
+        slices.append(_slice(_OTHERS, track, record.name, float(record.start_s), float(record.duration_s), {}))
+    if not slices:
+        return []
+    names = [_track_name(_OTHERS, track, name) for name, track in tracks.items()]
+    return [_group_name(_OTHERS, "communication and host"), *names, *slices]
+
+
+def counter_events(samples: Iterable[CounterSample]) -> list[Event]:
+    """One track for each counter."""
+    events = []
+    for sample in samples:
+        _require_time(f"trace counter {sample.counter!r}", time_s=sample.time_s)
+        time_us = float(sample.time_s) * _US_PER_S
+        events.append(
+            {"ph": "C", "pid": _COUNTERS, "name": sample.counter, "ts": time_us, "args": {"value": float(sample.value)}}
+        )
+    return [_group_name(_COUNTERS, "memory"), *events] if events else []
+
+
+def memory_samples(
+    timeline: Timeline, *, activation_bytes: float | Sequence[float], resident_bytes: float | Sequence[float] = 0.0
+) -> list[CounterSample]:
+    """Bytes of each stage over time: what is always there, and the saved activations of each chunk in flight.
+
+    `activation_bytes` are of one microbatch through one chunk; both are one number or one per stage.
+    """
+    samples = []
+    for stage in range(timeline.schedule.stages):
+        each, always = (_of_stage(x, stage) for x in (activation_bytes, resident_bytes))
+        counter = f"memory of stage {stage} (bytes)"
+        samples.append(CounterSample(counter, 0.0, always))
+        samples += [CounterSample(counter, float(at), always + n * each) for at, n in in_flight_steps(timeline, stage)]
+    return samples
+
+
+def action_name(action: Action, chunks: int) -> str:
+    """A short name: F3 is the forward of microbatch 3; with several chunks F3 c1.
+
+    >>> action_name(Action("B", 3, 1), chunks=2)
+    'B3 c1'
+    """
+    return f"{action.kind}{action.microbatch}" + (f" c{action.chunk}" if chunks > 1 else "")
+
+
+def _of_stage(value: float | Sequence[float], stage: int) -> float:
+    return float(value[stage]) if isinstance(value, Sequence) else float(value)
+
+
+def _slice(group: int, track: int, name: str, start_s: float, duration_s: float, args: dict[str, Any]) -> Event:
+    event = {"ph": "X", "pid": group, "tid": track, "name": name}
+    event |= {"ts": start_s * _US_PER_S, "dur": duration_s * _US_PER_S}
+    return event | ({"args": args} if args else {})
+
+
+def _group_name(group: int, name: str) -> Event:
+    return {"ph": "M", "pid": group, "name": "process_name", "args": {"name": name}}
+
+
+def _track_name(group: int, track: int, name: str) -> Event:
+    return {"ph": "M", "pid": group, "tid": track, "name": "thread_name", "args": {"name": name}}
+
+
+def _require_time(owner: str, **seconds: float) -> None:
+    for field, value in seconds.items():
+        if not math.isfinite(value) or value < 0:
+            raise SpecError(f"{owner}: {field}={value} must be a finite number of seconds, zero or more")
