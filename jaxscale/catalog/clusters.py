@@ -16,7 +16,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from jaxscale.catalog.chips import CatalogChip, Link, catalog_chip, chip_from_mapping, chip_names, load_chip
@@ -266,8 +265,3 @@ def _tier(raw: object, where: str) -> Tier:
     if isinstance(wrap, bool):
         values["wrap"] = [wrap] * len(values.get("shape") or [])
     return build(Tier, values, where=where, units=_TIER_UNITS)
-
-
-def is_path(text: str) -> bool:
-    """Whether a model or cluster argument means a file rather than a name of the catalogue."""
-    return text.lower().endswith((".json", ".yaml", ".yml")) or Path(text).is_dir()

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxscale.catalog.strict import build, parse_yaml, read_text, reject_unknown, require_mapping
+from jaxscale.catalog.strict import build, is_folder, parse_yaml, read_text, reject_unknown
 from jaxscale.errors import CatalogError, SpecError, nearest
 from jaxscale.types import ModelShape
 
@@ -29,29 +29,28 @@ def load_model(name_or_path: str) -> ModelShape:
     >>> load_model("llama3-8b").num_kv_heads
     8
     """
+    preset = _known().get(_canonical(name_or_path))
+    if preset is not None:
+        where = f"model {preset!r}"
+        return build(ModelShape, _presets()[preset], where=where, name=preset)
     path = Path(name_or_path)
-    if path.is_dir():
+    if is_folder(name_or_path):
         path = path / "config.json"
     if path.suffix.lower() == ".json":
         return _from_config(path)
     if path.suffix.lower() in (".yaml", ".yml"):
         values = parse_yaml(read_text(path), where=str(path))
         return build(ModelShape, {"name": path.stem, **values}, where=str(path))
-    return _preset(name_or_path)
-
-
-def _preset(name: str) -> ModelShape:
-    presets = _presets()
-    key = _canonical(name)
-    match = {_canonical(known): known for known in presets}.get(key)
-    if match is None:
-        raise CatalogError(
-            f"model {name!r} is unknown; give a preset (`jaxscale models` lists {len(presets)}), "
-            f"a config.json or a .yaml shape.{nearest(name, presets)}"
-        )
-    return build(
-        ModelShape, require_mapping(presets[match], where=f"model {match!r}"), where=f"model {match!r}", name=match
+    raise CatalogError(
+        f"model {name_or_path!r} is unknown; give a preset (`jaxscale models` lists {len(_presets())}), "
+        f"a config.json or a .yaml shape.{nearest(name_or_path, _presets())}"
     )
+
+
+@functools.cache
+def _known() -> dict[str, str]:
+    """Presets by the spelling that `_canonical` gives their names."""
+    return {_canonical(name): name for name in _presets()}
 
 
 def _canonical(name: str) -> str:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from jaxscale.catalog.clusters import cluster_from_mapping, is_path, load_cluster
+from jaxscale.catalog.clusters import cluster_from_mapping, load_cluster
 from jaxscale.catalog.models import load_model
-from jaxscale.catalog.strict import build, describe, parse_yaml, read_text, reject_unknown, require_mapping
+from jaxscale.catalog.strict import build, describe, is_folder, parse_yaml, read_text, reject_unknown, require_mapping
 from jaxscale.errors import SpecError
 from jaxscale.types import Cluster, Layout, ModelShape, Workload, optimizer_named, parse_layout, precision_named
 from jaxscale.types._check import require_choice, require_positive, require_positive_int
@@ -103,7 +103,8 @@ def _model(value: object, path: Path) -> ModelShape:
 
 def _beside(path: Path, text: str) -> str:
     """A path written in a spec is meant from the spec's folder."""
-    return str(path.parent / text) if is_path(text) or (path.parent / text).is_dir() else text
+    beside = str(path.parent / text)
+    return beside if text.lower().endswith((".json", ".yaml", ".yml")) or is_folder(beside) else text
 
 
 def _clusters(value: object, path: Path) -> tuple[Cluster, ...]:

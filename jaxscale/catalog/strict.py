@@ -52,6 +52,14 @@ def read_text(path: str | Path) -> str:
         raise CatalogError(f"{path}: cannot be read: {reason}") from error
 
 
+def is_folder(text: str) -> bool:
+    """Whether text names an existing folder; any text may be asked about, even one too long for a path."""
+    try:
+        return bool(text.strip()) and Path(text).is_dir()
+    except OSError:
+        return False
+
+
 def parse_yaml(text: str, *, where: str) -> dict[str, Any]:
     """Parse a YAML document that must be a mapping; `where` begins every error."""
     try:
