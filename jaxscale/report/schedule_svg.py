@@ -28,8 +28,8 @@ def schedule_svg(
 ) -> str:
     """Draw a timeline as SVG text.
 
-    Colours tell forward, backward and weight gradient apart, or microbatches; later chunks are fainter. Every slice has a
-    tooltip. `element_id` scopes the styles, so that several drawings can stand in one page. Meant for tens of
+    Colours tell forward, backward and weight gradient apart, or microbatches; later chunks are fainter. Every slice
+    has a tooltip. `element_id` scopes the styles, so that several drawings can stand in one page. Meant for tens of
     microbatches: a label shows where it fits.
     """
     require_choice("schedule_svg", allowed=("kind", "microbatch"), colour_by=colour_by)
@@ -118,9 +118,8 @@ def _axis(timeline: Timeline, scale: float, y: float) -> str:
         x = _MARGIN_LEFT + at_s * scale
         anchor = "start" if k == 0 else "end" if k == _TICKS else "middle"
         parts.append(f'<line class="tick" x1="{x:.2f}" x2="{x:.2f}" y1="{y - _GAP:g}" y2="{y:g}"/>')
-        parts.append(
-            f'<text class="note" text-anchor="{anchor}" x="{x:.2f}" y="{y + 13:g}">{format_seconds(at_s) if k else "0"}</text>'
-        )
+        label = format_seconds(at_s) if k else "0"
+        parts.append(f'<text class="note" text-anchor="{anchor}" x="{x:.2f}" y="{y + 13:g}">{label}</text>')
     return "\n".join(parts)
 
 
