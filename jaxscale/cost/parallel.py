@@ -71,8 +71,10 @@ class Network:
         for a in axes:
             size = size * getattr(self.layouts, a)
         count = count * (size > 1)
-        latency_s = p.stack.collective_latency_s
-        each_s = collective_s(kind, bytes_each, members, self.levels, latency_s=latency_s, xp=p.xp)
+        each_s: Number = 0.0
+        if np.any(count):
+            latency_s = p.stack.collective_latency_s
+            each_s = collective_s(kind, bytes_each, members, self.levels, latency_s=latency_s, xp=p.xp)
         return Exchange(
             name=name, kind=kind, axis=axis, axes=axes, phase=phase, bytes_each=bytes_each, count=count,
             seconds=each_s * count, wire_bytes=wire_bytes(kind, bytes_each, size) * count,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxscale.calibrate import Run
 from jaxscale.catalog import chip_names, load_cluster
 from jaxscale.errors import JaxscaleError, SpecError, nearest
 from jaxscale.types import (
@@ -24,7 +25,7 @@ from jaxscale.types import (
     optimizer_named,
     precision_named,
 )
-from jaxscale.validate.software import Software, software_of
+from jaxscale.validate.software import Framework, framework_of, pure_bf16, remat_of, software_of
 
 REQUIRED = (
     "id", "hardware", "num_chips", "num_layers", "d_model", "num_q_heads", "num_kv_heads", "head_dim", "d_ff",
@@ -32,26 +33,6 @@ REQUIRED = (
 )  # fmt: skip
 DEFAULT_VOCABULARY = 51200  # GPT-2's, padded as Megatron pads it; used where a source states none
 ZERO_STAGES = {0: ("none", "none", "none"), 1: ("none", "none", "fsdp"), 2: ("none", "fsdp", "fsdp"), 3: ("fsdp",) * 3}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One measured run. `step_time_s` and `peak_memory_bytes` are NaN where they were not measured."""
-
-    id: str
-    group: str
-    family: str
-    shape: ModelShape
-    workload: Workload
-    cluster: Cluster
-    layout: Layout
-    software: Software
-    outcome: str  # ok, oom, other_error
-    step_time_s: float
-    peak_memory_bytes: float
-    mfu_reported: float
-    weight: float
-    comparable: str  # runs with the same value differ in layout and kernels only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +69,12 @@ def read_runs(path: str | Path) -> tuple[list[Run], list[Refusal]]:
 
 
 def _run(row: Mapping[str, Any]) -> Run:
-    software = software_of(row)
+    framework = framework_of(row)
     shape = _shape(row)
     cluster = _cluster(row)
-    layout = _layout(row, shape, software)
-    workload = _workload(row, software)
+    layout = _layout(row, shape, framework)
+    workload = _workload(row, framework)
+    software = software_of(row, framework, cluster.chip.kind, workload.precision.matmul)
     if layout.num_devices != cluster.num_devices:
         raise SpecError(
             f"layout: dp x tp x pp x cp = {layout.num_devices} is not num_chips={cluster.num_chips} "
@@ -219,14 +201,14 @@ def _tpu_cluster(generation: str, chips: int, variant: str) -> Cluster:
     return load_cluster(f"{prefix}{generation}-{smallest}", num_chips=chips)
 
 
-def _layout(row: Mapping[str, Any], shape: ModelShape, software: Software) -> Layout:
+def _layout(row: Mapping[str, Any], shape: ModelShape, framework: Framework) -> Layout:
     tensor, pipeline = _whole(row, "tp", 1), _whole(row, "pp", 1)
     context, expert = _whole(row, "cp", 1), _whole(row, "ep", 1)
     ranks = _whole(row, "dp", 0) or _whole(row, "num_chips") // (tensor * pipeline * context)
     if ranks % expert:
         # Expert parallelism may also cover tensor- and context-parallel ranks; the share beyond dp is not modelled.
         raise SpecError(f"ep={expert} does not divide dp={ranks}")
-    stage = _whole(row, "zero_stage", software.zero_stage)
+    stage = _whole(row, "zero_stage", framework.zero_stage)
     if stage not in ZERO_STAGES:
         raise SpecError(f"zero_stage={stage} is not one of 0, 1, 2, 3")
     match = _SLICES.search(str(row.get("variant", "")))
@@ -244,24 +226,24 @@ def _layout(row: Mapping[str, Any], shape: ModelShape, software: Software) -> La
         micro = 1 if pipeline > 1 else max(batch // ranks, 1)
     return Layout(
         data=data, fsdp=shards // data, expert=expert, context=context, tensor=tensor, pipeline=pipeline,
-        microbatch_size=micro, sequence_parallel=tensor > 1 and (_flag(row, "sp") if "sp" in row else software.sequence_parallel),
+        microbatch_size=micro, sequence_parallel=tensor > 1 and (_flag(row, "sp") if "sp" in row else framework.sequence_parallel),
         params_shard=params, grads_shard=grads, optimizer_shard=optim,  # type: ignore[arg-type]
-        remat=software.remat(row), schedule="interleaved" if virtual > 1 and pipeline > 1 else "1f1b",
-        virtual_stages=virtual if pipeline > 1 else 1, context_method="all_gather" if software.gathers_context else "ring",
+        remat=remat_of(row, framework), schedule="interleaved" if virtual > 1 and pipeline > 1 else "1f1b",
+        virtual_stages=virtual if pipeline > 1 else 1, context_method="all_gather" if framework.gathers_context else "ring",
     )  # fmt: skip
 
 
-def _workload(row: Mapping[str, Any], software: Software) -> Workload:
+def _workload(row: Mapping[str, Any], framework: Framework) -> Workload:
     precision = str(row.get("precision", "bf16")).lower()
     if precision.startswith("fp8"):
         precision = "fp8"
-    pure = precision == "bf16" and software.pure_bf16(row)
+    pure = precision == "bf16" and pure_bf16(row)
     optimizer = str(row.get("optimizer", "adamw")).lower()
     return Workload(
         seq_len=_whole(row, "seq_len"),
         global_batch_size=_whole(row, "global_batch_seqs"),
         precision=dataclasses.replace(
-            precision_named("bf16_pure" if pure else precision), reduce_bytes=software.framework.reduce_bytes
+            precision_named("bf16_pure" if pure else precision), reduce_bytes=framework.reduce_bytes
         ),
         optimizer=optimizer_named("adamw" if "adam" in optimizer else optimizer),
         capacity_factor=1.0,

@@ -1,13 +1,14 @@
 """What software a published run used, read from the words of its table: framework, kernels, recompute.
 
-Each framework is one row of `FRAMEWORKS`; what a row of a table says about kernels changes the stack's features, never
-a constant for the row itself.
+Each framework is one row of `FRAMEWORKS`; what a row of a table says about kernels changes the software's features,
+never a constant for the row itself.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jaxscale.calibrate import Software
 from jaxscale.errors import SpecError
 
 
@@ -21,101 +22,90 @@ class Framework:
     sequence_parallel: bool
     attention_kernel: str
     fused_norm: bool
+    fused_elementwise: bool = False
     gathers_context: bool = False  # context parallelism all-gathers keys and values instead of a ring
     selective: str = "dots"  # remat policy that "selective" stands for
     reduce_bytes: int = 2  # one gradient element on the wire
 
 
-# First match wins.
+# First match wins; the last one takes every other framework on a GPU.
 FRAMEWORKS: tuple[Framework, ...] = (
     Framework(stack="torch_titan", words=("torchtitan",), zero_stage=3, sequence_parallel=True,
-              attention_kernel="flash2", fused_norm=False, gathers_context=False),
+              attention_kernel="flash2", fused_norm=False),
     Framework(stack="torch_fsdp", words=("composer", "fsdp", "llm-foundry"), zero_stage=3, sequence_parallel=False,
               attention_kernel="flash2", fused_norm=True),
     Framework(stack="megatron_core", words=("megatron-core", "megatron-bridge", "nemo"), zero_stage=1,
               sequence_parallel=True, attention_kernel="flash3", fused_norm=True, selective="none", reduce_bytes=4),
     Framework(stack="megatron_aa", words=("aleph alpha",), zero_stage=1, sequence_parallel=False,
               attention_kernel="flash2", fused_norm=False, selective="none", reduce_bytes=4),
+    Framework(stack="megatron_deepspeed", words=("megatron-deepspeed",), zero_stage=0, sequence_parallel=False,
+              attention_kernel="naive", fused_norm=True, selective="none", reduce_bytes=2),
     Framework(stack="megatron", words=("megatron",), zero_stage=0, sequence_parallel=False,
               attention_kernel="naive", fused_norm=True, selective="none", reduce_bytes=4),
-    Framework(stack="xla", words=("maxtext", "jax", "pax"), zero_stage=3, sequence_parallel=True,
-              attention_kernel="flash2", fused_norm=True, gathers_context=True),
+    Framework(stack="xla", words=("maxtext", "jax", "pax", "levanter", "easydel", "t5x", "flax", "axlearn"), zero_stage=3,
+              sequence_parallel=True, attention_kernel="flash2", fused_norm=True, fused_elementwise=True,
+              gathers_context=True),
+    Framework(stack="torch", words=("",), zero_stage=1, sequence_parallel=False, attention_kernel="flash2",
+              fused_norm=True, selective="none"),
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Software:
-    """The software of one run."""
-
-    framework: Framework
-    attention_kernel: str
-    fused_norm: bool
-    fused_softmax: bool  # of a naive attention: scale, mask and softmax in one kernel
-    compiled: bool  # torch.compile
-    async_tensor: bool  # tensor-parallel communication decomposed and overlapped with its matmuls
-    rowwise_fp8: bool
-    recomputes_scores: bool
-
-    @property
-    def zero_stage(self) -> int:
-        """What the framework shards where the table does not say."""
-        return self.framework.zero_stage
-
-    @property
-    def sequence_parallel(self) -> bool:
-        """Whether the framework pairs tensor with sequence parallelism where the table does not say."""
-        return self.framework.sequence_parallel
-
-    @property
-    def gathers_context(self) -> bool:
-        """Whether context parallelism gathers keys and values."""
-        return self.framework.gathers_context
-
-    def remat(self, row: Mapping[str, Any]) -> str:
-        """The remat policy that a table's recompute column means."""
-        text = str(row.get("recompute", "none")).lower()
-        if text.startswith("full"):
-            return "full"
-        if "offload" in text:
-            return "offload_attention"
-        if text.startswith("selective"):
-            return self.framework.selective
-        if text == "none":
-            return "none"
-        raise SpecError(f"recompute={text!r} is not one of none, selective, full")
-
-    def pure_bf16(self, row: Mapping[str, Any]) -> bool:
-        """Whether parameters, gradients and moments are bf16 too, without a float32 master copy."""
-        return "pure bf16" in str(row.get("notes", "")).lower() or str(row.get("precision")) == "bf16_pure"
-
-
-def software_of(row: Mapping[str, Any]) -> Software:
-    """Read the software columns of one row."""
+def framework_of(row: Mapping[str, Any]) -> Framework:
+    """Find the framework of a row by the words of its name."""
     name = str(row.get("framework", "")).lower()
-    framework = next((f for f in FRAMEWORKS if any(word in name for word in f.words)), None)
-    if framework is None:
-        known = ", ".join(sorted({word for f in FRAMEWORKS for word in f.words}))
-        raise SpecError(f"framework={row.get('framework')!r} is not known; a name with one of: {known}")
+    return next(f for f in FRAMEWORKS if any(word in name for word in f.words))
+
+
+def software_of(row: Mapping[str, Any], framework: Framework, chip_kind: str, matmul: str) -> Software:
+    """Read the features of one row's software."""
+    name = str(row.get("framework", "")).lower()
     kernel = str(row.get("attention_kernel", "")).lower()
     variant = str(row.get("variant", "")).lower()
+    compiled = "compile" in variant or "compile" in name or "async" in variant
+    default = "splash" if chip_kind == "tpu" else framework.attention_kernel
     return Software(
-        framework=framework,
-        attention_kernel=_kernel(kernel, framework),
-        fused_norm=framework.fused_norm or "rms kernel" in variant,
-        fused_softmax="fused" in kernel or "kernel=fused" in variant or not kernel,
-        compiled="compile" in variant or "compile" in name or "async" in variant,
+        stack=f"xla_{chip_kind}" if framework.stack == "xla" or chip_kind == "tpu" else framework.stack,
+        matmul=matmul,
+        attention_kernel=_kernel(kernel, default),
+        fused_norm=framework.fused_norm or compiled or "rms kernel" in variant,
+        fused_softmax="fused" in kernel or not kernel,
+        fused_elementwise=framework.fused_elementwise or compiled,
         async_tensor="asynctp" in variant,
         rowwise_fp8="rowwise" in variant,
-        recomputes_scores=str(row.get("recompute", "")).lower().startswith("selective"),
+        recomputes_scores=recompute_words(row).startswith("selective"),
     )
 
 
-def _kernel(text: str, framework: Framework) -> str:
+def recompute_words(row: Mapping[str, Any]) -> str:
+    """What a table's recompute column says, lower case; blank is none."""
+    return str(row.get("recompute", "none")).strip().lower()
+
+
+def remat_of(row: Mapping[str, Any], framework: Framework) -> str:
+    """The remat policy that a table's recompute column means."""
+    text = recompute_words(row)
+    if text.startswith("full"):
+        return "full"
+    if "offload" in text:
+        return "offload_attention"
+    if text.startswith("selective"):
+        return framework.selective
+    if text == "none":
+        return "none"
+    raise SpecError(f"recompute={text!r} is not one of none, selective, full")
+
+
+def pure_bf16(row: Mapping[str, Any]) -> bool:
+    """Whether parameters, gradients and moments are bf16 too, without a float32 master copy."""
+    return "pure bf16" in str(row.get("notes", "")).lower() or str(row.get("precision")) == "bf16_pure"
+
+
+def _kernel(text: str, default: str) -> str:
     if not text:
-        return framework.attention_kernel
+        return default
     if "splash" in text or "pallas" in text:
         return "splash"
-    if "naive" in text or text in ("torch", "fused"):
+    if "naive" in text or text in ("torch", "fused", "eager"):
         return "naive"
     if "cudnn" in text or "flash3" in text:
         return "flash3" if "sdpa" not in text else "flash2"

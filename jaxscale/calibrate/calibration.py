@@ -1,0 +1,132 @@
+"""A fitted stack on one generation of chips: values, intervals, held-out error and provenance; and its YAML file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jaxscale.calibrate.constants import CONSTANTS, Constant, constant_named
+from jaxscale.calibrate.run import Software
+from jaxscale.errors import CatalogError, SpecError, nearest
+from jaxscale.types import Stack
+
+PRIOR_SIGMA = 0.16  # standard deviation of log(measured / predicted) of a stack that nobody measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """One constant: its value, the ends of its 80% interval, and its standard deviation on the fitted scale."""
+
+    value: float
+    low: float
+    high: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Constants of one software stack on one generation of chips. Constants not in `fitted` are at their priors."""
+
+    stack: str
+    chip: str
+    fitted: Mapping[str, Fitted]
+    sigma_log: float  # of log(measured / predicted) step time, from errors on rows left out of the fit
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def value(self, constant: Constant) -> float:
+        """A constant's value."""
+        fitted = self.fitted.get(constant.name)
+        return fitted.value if fitted else constant.centre
+
+    def stack_for(self, software: Software) -> Stack:
+        """The constants of the kernels that `software` uses, as a `Stack`."""
+        values = {c.field: self.value(c) for c in CONSTANTS if c.applies(software)}
+        return Stack(
+            name=self.stack, attention_kernel=software.attention_kernel, spmd=self.stack.startswith("xla"),
+            sigma_log=self.sigma_log, source=self.describe(), **values,
+        )  # fmt: skip
+
+    def describe(self) -> str:
+        """One line about where the constants come from."""
+        rows = self.provenance.get("rows", {})
+        if not rows:
+            return f"{self.stack} on {self.chip}: priors, no measured run"
+        origin = f"{sum(rows.values())} runs of {', '.join(rows)}"
+        return f"{self.stack} on {self.chip}: {origin}" + (
+            f"; {self.provenance['note']}" if "note" in self.provenance else ""
+        )
+
+
+def prior(stack: str, chip: str) -> Calibration:
+    """What is believed of a stack before any measurement."""
+    return Calibration(stack=stack, chip=chip, fitted={}, sigma_log=PRIOR_SIGMA)
+
+
+def to_text(calibration: Calibration) -> str:
+    """A calibration as the YAML that `load_calibration` reads."""
+    import yaml
+
+    document = {
+        "stack": calibration.stack,
+        "chip": calibration.chip,
+        "sigma_log": round(calibration.sigma_log, 4),
+        "provenance": dict(calibration.provenance),
+        "constants": {
+            name: {key: float(f"{getattr(f, key):.5g}") for key in ("value", "low", "high", "spread")}
+            for name, f in calibration.fitted.items()
+        },
+    }
+    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+
+
+def load_calibration(path: str | Path) -> Calibration:
+    """Read a calibration file; raise SpecError naming the field at fault."""
+    import yaml
+
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecError(f"{path}: cannot be read as a calibration: {error}") from None
+    if not isinstance(document, dict):
+        raise SpecError(f"{path}: a calibration is a mapping with stack, chip, sigma_log and constants")
+    return _parse(document, str(path))
+
+
+def _parse(document: Mapping[str, Any], owner: str) -> Calibration:
+    missing = [key for key in ("stack", "chip", "sigma_log", "constants") if key not in document]
+    if missing:
+        raise SpecError(
+            f"{owner}: {', '.join(missing)} missing; a calibration has stack, chip, sigma_log and constants"
+        )
+    fitted = {}
+    for name, entry in document["constants"].items():
+        if constant_named(name) is None:
+            known = [constant.name for constant in CONSTANTS]
+            raise SpecError(f"{owner}: constants.{name} is not known.{nearest(name, known)}")
+        try:
+            fitted[name] = Fitted(**{key: float(entry[key]) for key in ("value", "low", "high", "spread")})
+        except (KeyError, TypeError, ValueError):
+            raise SpecError(f"{owner}: constants.{name} needs value, low, high and spread as numbers") from None
+    return Calibration(
+        stack=str(document["stack"]), chip=str(document["chip"]), fitted=fitted,
+        sigma_log=float(document["sigma_log"]), provenance=document.get("provenance") or {},
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def shipped() -> dict[tuple[str, str], Calibration]:
+    """Every calibration of the package, by (stack, chip generation)."""
+    folder = resources.files("jaxscale.calibrate") / "stacks"
+    found = [load_calibration(Path(str(entry))) for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+    return {(c.stack, c.chip): c for c in found}
+
+
+def shipped_named(name: str) -> list[Calibration]:
+    """Shipped calibrations of one stack; raise CatalogError where there is none."""
+    found = [c for (stack, _), c in shipped().items() if stack == name]
+    if not found:
+        stacks = sorted({stack for stack, _ in shipped()})
+        raise CatalogError(f"stack {name!r} has no calibration; there are {', '.join(stacks)}.{nearest(name, stacks)}")
+    return found
