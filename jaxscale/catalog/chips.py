@@ -24,7 +24,6 @@ CHIP_UNITS = {
 LINK_UNITS = {"bytes_per_s": "bytes/s", "latency_s": "s"}
 _NETWORKS = ("inner", "outer")
 _WORDS = ("kind", "name", "size")  # of an entry, beside figures
-_ALIASES = {"tpu-v7x": "tpu7x", "v7x": "tpu7x", "v5litepod": "tpu-v5e", "h200-sxm": "h200", "b200-sxm": "b200"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ class CatalogChip:
 
 def chip_names() -> tuple[str, ...]:
     """Names of the catalogue's chips."""
-    return tuple(_document()[1])
+    return tuple(_document()["chips"])
 
 
 def load_chip(name: str) -> Chip:
@@ -64,9 +63,10 @@ def load_chip(name: str) -> Chip:
 
 def catalog_chip(name: str) -> CatalogChip:
     """Look a chip up with its networks and the source of every figure."""
-    _, chips = _document()
+    document = _document()
+    chips = document["chips"]
     key = name.strip().lower()
-    key = _ALIASES.get(key, key)
+    key = document["aliases"].get(key, key)
     key = key if key in chips else f"tpu-{key}"
     if key not in chips:
         raise CatalogError(f"chip {name!r} is unknown; known: {', '.join(chips)}.{nearest(name, chips)}")
@@ -75,16 +75,16 @@ def catalog_chip(name: str) -> CatalogChip:
 
 @functools.cache
 def _entry(key: str) -> CatalogChip:
-    sources, chips = _document()
-    return read_chip(key, chips[key], sources)
+    document = _document()
+    return read_chip(key, document["chips"][key], document["sources"])
 
 
 @functools.cache
-def _document() -> tuple[dict[str, str], dict[str, Any]]:
+def _document() -> dict[str, Any]:
     path = Path(__file__).with_name("chips.yaml")
     document = parse_yaml(read_text(path), where=path.name)
-    reject_unknown(document, ("sources", "chips"), where=path.name)
-    return document["sources"], document["chips"]
+    reject_unknown(document, ("sources", "aliases", "chips"), where=path.name)
+    return document
 
 
 def read_chip(name: str, entry: object, sources: Mapping[str, str]) -> CatalogChip:

@@ -215,6 +215,8 @@ def cluster_from_mapping(document: dict[str, Any], *, where: str) -> Cluster:
         else parse_quantity(price, "$/h", field=f"{where}: dollars_per_chip_hour")
     )
     cluster = build(Cluster, values, where=where, chip=chip, tiers=tiers, dollars_per_chip_hour=dollars)
+    if cluster.num_slices > 1 and cluster.num_slices != tiers[-1].size:
+        raise SpecError(f"{where}: num_slices={cluster.num_slices} must be the size of the last tier, {tiers[-1].size}")
     if not 1 <= cluster.num_chips <= MAX_CHIPS or cluster.num_chips % cluster.chips_per_host:
         raise SpecError(
             f"{where}: {cluster.num_chips} chips must be at most {MAX_CHIPS} and fill hosts of {cluster.chips_per_host}"

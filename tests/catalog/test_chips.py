@@ -83,6 +83,8 @@ def test_usable_memory_is_the_compilers_limit(name: str) -> None:
 def test_names_people_use() -> None:
     assert load_chip("v5p") is load_chip("tpu-v5p")
     assert load_chip("v7x") == load_chip("TPU7x")
+    assert load_chip("h100-sxm-80gb") is load_chip("h100-sxm")
+    assert load_chip("v100-sxm-32gb").hbm_bytes == 32 * GIB
     with pytest.raises(CatalogError, match=r"'h100sxm' is unknown.*Did you mean h100-sxm"):
         load_chip("h100sxm")
 

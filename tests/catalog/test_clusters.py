@@ -245,6 +245,7 @@ tiers: [{name: bus, kind: switch, shape: 4, bytes_per_s: 30 GB/s, latency_s: 5 u
         ("name: mine", "nmae: mine", "name missing"),
         ("chips_per_host: 8", "chips_per_hots: 8", "'chips_per_hots' is unknown.*Did you mean chips_per_host"),
         ("chips_per_host: 8", "chips_per_host: 3", "fill hosts of 3"),
+        ("chips_per_host: 8", "num_slices: 3", "num_slices=3 must be the size of the last tier, 16"),
         ("chip: h100-sxm", "chip: h100-sxn", "Did you mean h100-sxm"),
         ("2.5 $/h", "2.5", "dollars_per_chip_hour=2.5 has no unit"),
         ("shape: 16", "shape: 4x4", "a switch has one size"),
