@@ -23,8 +23,8 @@ from jaxscale.runtime.state import (
     initial_params,
     move_offloaded,
     param_specs,
-    state_shardings,
     stacked_params,
+    state_shardings,
     state_specs,
     to_canonical,
     working_copy,
@@ -32,6 +32,7 @@ from jaxscale.runtime.state import (
 from jaxscale.types import Layout, ModelShape, Workload
 from jaxscale.types.legality import check_layout
 from jaxscale.zoo import Execution
+from jaxscale.zoo.kernels import execution_for
 from jaxscale.zoo.routing import balanced_bias
 
 Array = jax.Array
@@ -123,11 +124,17 @@ def build_step(
 ) -> TrainStep:
     """Plan the training step of a layout on real or described devices.
 
-    `kernels` chooses attention, matmul and grouped matmul by name; by default what suits the devices' platform. Its
-    capacity factor is replaced by the workload's.
+    `kernels` chooses attention, matmul, grouped matmul and capacity factor; by default what suits the devices'
+    platform, and the workload's capacity factor.
     """
     check_layout(shape, workload, layout, len(devices))
-    execution = _execution(kernels, workload, devices[0].platform)
+    execution = kernels or execution_for(
+        shape,
+        _platform(devices),
+        seq_len=workload.seq_len // layout.context,
+        compute_bytes=workload.precision.compute_bytes,
+        capacity_factor=workload.capacity_factor,
+    )
     program = make_program(shape, workload, layout, options=options or TrainOptions(), execution=execution)
     mesh = build_mesh(layout, devices)
     optimizer = make_optimizer(program)
@@ -148,10 +155,10 @@ def build_step(
     )
 
 
-def _execution(kernels: Execution | None, workload: Workload, platform: str) -> Execution:
-    chosen = kernels or Execution()
-    fields = {name: getattr(chosen, name) for name in Execution.__slots__}
-    return Execution(**fields | {"capacity_factor": workload.capacity_factor})
+def _platform(devices: Sequence[jax.Device]) -> str:
+    """cpu, gpu or tpu; JAX calls described GPUs by their maker."""
+    platform = devices[0].platform
+    return "gpu" if platform in ("cuda", "rocm") else platform
 
 
 def _map_shards(function: Any, mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:

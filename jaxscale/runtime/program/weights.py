@@ -49,7 +49,8 @@ def _fetch_forward(stored: Array, slot: Array, route: Route) -> tuple[Array, Non
 
 def _fetch_backward(route: Route, _: None, ct: Array) -> tuple[None, Array]:
     shard = scatter_sum(ct.astype(route.reduce_dtype), route.plan, "none", route.grads_level, offset=route.offset)
-    return None, shard.astype(route.grad_dtype)
+    # Without a barrier XLA would sum whole gradients over microbatches and scatter once: it needs room for them.
+    return None, jax.lax.optimization_barrier(shard).astype(route.grad_dtype)
 
 
 _fetch.defvjp(_fetch_forward, _fetch_backward)
