@@ -93,6 +93,15 @@ def test_bad_names_raise_what_main_turns_into_exit_2(verb: str, name: str) -> No
     assert caught.value.exit_code == 2
 
 
+def test_a_bad_name_is_one_sentence_and_exit_code_2() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxscale", "clusters", "v5p-65"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("jaxscale: cluster: no v5p slice has 65 TensorCores")
+    assert done.stderr.count("\n") == 1
+
+
 def test_listing_imports_neither_jax_nor_pandas() -> None:
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom jaxscale.cli import cli\n"
