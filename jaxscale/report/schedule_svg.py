@@ -1,6 +1,7 @@
 """A pipeline schedule as a static SVG: one row per stage, time to the right, readable on light and dark pages."""
 
 import colorsys
+import re
 from html import escape
 from typing import Literal
 
@@ -35,16 +36,18 @@ def schedule_svg(
     require_choice("schedule_svg", allowed=("kind", "microbatch"), colour_by=colour_by)
     if width_px < 320:
         raise SpecError(f"schedule_svg: width_px={width_px} must be at least 320")
+    if not re.fullmatch(r"[A-Za-z][\w-]*", element_id):
+        raise SpecError(f"schedule_svg: element_id={element_id!r} must be a letter, then letters, digits, - or _")
     stages = timeline.schedule.stages
     height_px = _TOP + stages * (_ROW + _GAP) + _BELOW
     scale = (width_px - _MARGIN_LEFT - _MARGIN_RIGHT) / (float(timeline.makespan_s) or 1.0)  # px per second
     rows = [_row(timeline, stage, scale, colour_by) for stage in range(stages)]
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" id="{escape(element_id)}" viewBox="0 0 {width_px:g} {height_px:g}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" id="{element_id}" viewBox="0 0 {width_px:g} {height_px:g}" '
         f'width="{width_px:g}" height="{height_px:g}" role="img" '
-        f'aria-labelledby="{escape(element_id)}-title {escape(element_id)}-desc">',
-        f'<title id="{escape(element_id)}-title">{escape(_title(timeline))}</title>',
-        f'<desc id="{escape(element_id)}-desc">{escape(_description(timeline))}</desc>',
+        f'aria-labelledby="{element_id}-title {element_id}-desc">',
+        f'<title id="{element_id}-title">{escape(_title(timeline))}</title>',
+        f'<desc id="{element_id}-desc">{escape(_description(timeline))}</desc>',
         f"<style>{_styles(element_id)}</style>",
         f'<text class="head" x="{_MARGIN_LEFT:g}" y="20">{escape(_title(timeline))}</text>',
         f'<text class="note" x="{_MARGIN_LEFT:g}" y="36">{escape(_summary(timeline))}</text>',

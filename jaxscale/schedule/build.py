@@ -92,9 +92,9 @@ def _interleaved(p: int, m: int, v: int) -> Schedule:
 def _zero_bubble(p: int, m: int, v: int) -> Schedule:
     """1F1B's order; stage s puts each weight gradient off until s more input gradients have gone up."""
     rows = []
-    for s in range(p):
+    for s, fused in enumerate(_one_f_one_b(p, m, 1).actions):
         row: list[Action] = []
-        for action in _one_f_one_b(p, m, 1).actions[s]:
+        for action in fused:
             row.append(action)
             if action.kind == "B" and action.microbatch >= s:
                 row.append(Action("W", action.microbatch - s, 0))
