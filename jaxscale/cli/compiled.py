@@ -1,0 +1,101 @@
+"""A compiled step as an `Estimate`: the schedule is the compiler's, the prices of its ops are the cost model's."""
+
+from dataclasses import dataclass
+
+from jaxscale.aot.assemble import AssembledTime, Prices, assemble
+from jaxscale.aot.hlo import CollectiveCall, ScheduledOp
+from jaxscale.aot.request import CompileRequest
+from jaxscale.aot.result import CompiledStep
+from jaxscale.cost import metrics
+from jaxscale.cost.compute import matmul_s
+from jaxscale.cost.parallel import Network, network
+from jaxscale.cost.problem import Problem, problem
+from jaxscale.types import Cluster, Estimate, Layout, LayoutBatch, ModelShape, Stack, Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpPrices:
+    """The cost model's rates, for ops that a compiler made."""
+
+    p: Problem
+    net: Network
+
+    def op_s(self, op: ScheduledOp) -> float:
+        """The longer of an op's FLOPs at the rate its matmuls reach and its bytes at the memory's speed."""
+        p = self.p
+        compute_s = sum(float(matmul_s(p, m.groups, m.m, m.k, m.n)) for m in op.matmuls)
+        if op.is_kernel:
+            compute_s += op.flops / (p.device.attention_flops_per_s * p.stack.attention_efficiency)
+        memory_s = op.device_bytes / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
+        return float(max(compute_s, memory_s)) + p.stack.kernel_gap_s
+
+    def collective_s(self, call: CollectiveCall) -> float:
+        """One collective on the network levels that its axes lie on."""
+        if not call.axes or call.kind == "collective-broadcast":
+            return 0.0
+        priced = self.net.exchange(call.kind, call.kind, "data", call.axes, "step", call.payload_bytes, 1.0)
+        return float(priced.seconds[0])
+
+    def host_s(self, num_bytes: float) -> float:
+        """A transfer between device and host memory."""
+        return num_bytes / self.p.device.host_bytes_per_s
+
+
+def assembled_time(step: CompiledStep, p: Problem) -> AssembledTime | None:
+    """The time of a compiled step's schedule; None where the step has none."""
+    if step.program is None or step.status != "compiled":
+        return None
+    prices = OpPrices(p=p, net=network(p, LayoutBatch.from_layouts([step.layout])))
+    return assemble(step.program, Prices(op_s=prices.op_s, collective_s=prices.collective_s, host_s=prices.host_s))
+
+
+def compiled_estimate(
+    step: CompiledStep,
+    shape: ModelShape,
+    workload: Workload,
+    cluster: Cluster,
+    stack: Stack | None = None,
+) -> Estimate:
+    """The record of tier "compiled" for a step; its times are NaN where it did not compile."""
+    p = problem(shape, workload, cluster, stack)
+    peak = float(p.device.peak_flops_per_s)
+    model_flops = float(p.tokens_per_step * metrics.model_flops_per_token(p)) / cluster.num_devices
+    time = assembled_time(step, p)
+    if time is None:
+        return step.to_estimate(model_flops=model_flops, peak_flops_per_s=peak)
+    parts = {"compute": time.compute_s} | {axes: seconds for axes, seconds in time.exposed_s.items() if seconds}
+    return step.to_estimate(
+        model_flops=model_flops,
+        peak_flops_per_s=peak,
+        step_time_s=time.total_s,
+        lower_s=time.lower_s,
+        upper_s=time.upper_s,
+        time_parts_s=parts,
+        tokens_per_s_per_chip=float(metrics.tokens_per_s_per_chip(p, time.total_s)),
+        dollars_per_billion_tokens=float(metrics.dollars_per_billion_tokens(p, time.total_s)),
+    )
+
+
+def compile_request(
+    shape: ModelShape,
+    workload: Workload,
+    cluster: Cluster,
+    layout: Layout,
+    *,
+    flags: tuple[str, ...] = (),
+    dump: str = "",
+) -> CompileRequest:
+    """A request from what a command line says; flags are written `name=value`."""
+    from jaxscale.errors import SpecError
+
+    pairs = []
+    for flag in flags:
+        name, separator, value = flag.removeprefix("--").partition("=")
+        if not separator or not name:
+            raise SpecError(
+                f"--flag: {flag!r} is not written as name=value, such as xla_tpu_scoped_vmem_limit_kib=65536"
+            )
+        pairs.append((name, value))
+    return CompileRequest(
+        shape=shape, workload=workload, layout=layout, cluster=cluster, flags=tuple(pairs), dump_dir=dump
+    )
