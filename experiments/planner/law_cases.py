@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from law_refits import REFITS
 
-from jaxscale.plan import flops_count, lifetime
+from jaxscale.plan.economics import flops_count, lifetime
 from jaxscale.plan.laws import batch, compression, data, dense, hyper, kaplan, moe
 
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")

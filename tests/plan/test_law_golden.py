@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxscale.plan import lifetime
+from jaxscale.plan.economics import lifetime
 from jaxscale.plan.laws import batch, compression, data, dense, hyper, kaplan, moe
 
 GOLDEN = [

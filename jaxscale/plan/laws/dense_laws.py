@@ -68,7 +68,6 @@ LAWS = (
         title="Hoffmann et al. 2022, approach 3, unrounded",
         source="arXiv 2203.15556, TeX source of eq. 10",
         mark="VS",
-        exponent_interval=(0.454, 0.455),
         quantities=_additive(HOFFMANN_A3),
         **_HOFFMANN,
     ),

@@ -1,0 +1,262 @@
+"""What serving a model costs, by roofline: prefill and decode with a KV cache, on chips that share weights.
+
+Partitionings of Pope et al. 2022, "Efficiently Scaling Transformer Inference" (arXiv 2211.05102, section 3.2).
+Notation: n chips, b sequences, t new tokens of each, D d_model, F d_ff. Activations move in 2 bytes.
+
+| partitioning | what a chip holds | elements one chip moves for one block (F = 4D) |
+|---|---|---|
+| 1d weight-stationary | F / n | 2 b t D |
+| 2d weight-stationary | D / x, F / yz | 8 b t D / sqrt(n) |
+| weight-gathered | as 2d; gathers weights over N of n | 4 D sqrt(b t F) / sqrt(n) |
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from jaxscale.cost.inventory import count_parameters
+from jaxscale.cost.numbers import shape_numbers
+from jaxscale.errors import InfeasibleError
+from jaxscale.types import Chip, Cluster, ModelShape
+
+Partition = Literal["1d", "2d", "weight_gathered"]
+CacheSharding = Literal["heads", "batch"]  # KV cache split over chips by KV head, or by sequence (section 3.3)
+PARTITIONS: tuple[str, ...] = get_args(Partition)
+_ACTIVATION_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Efficiency:
+    """Shares of the peak that serving reaches; 1 is the pure roofline."""
+
+    matmul: float = 0.8
+    memory: float = 0.85
+    network: float = 0.8
+    hop_s: float = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingPoint:
+    """Where a model is served: chips, their network, number formats, and how weights and cache are split."""
+
+    chip: Chip
+    num_chips: int
+    network_bytes_per_s: float  # out of one chip
+    partition: Partition = "2d"
+    cache_sharding: CacheSharding = "batch"
+    weight_bytes: float = 2.0
+    cache_bytes: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingTime:
+    """Seconds of one pass: `lower_s` if everything overlaps, `upper_s` if nothing does."""
+
+    compute_s: float
+    memory_s: float
+    network_s: float
+    mfu: float  # at upper_s, of the model's matmul FLOPs
+
+    @property
+    def lower_s(self) -> float:
+        """The slowest of the three."""
+        return max(self.compute_s, self.memory_s, self.network_s)
+
+    @property
+    def upper_s(self) -> float:
+        """Their sum."""
+        return self.compute_s + self.memory_s + self.network_s
+
+
+def cache_values_per_token(shape: ModelShape) -> float:
+    """Values in the KV cache of one token over all layers: 2 K H of a layer, or the latent and rope key of MLA."""
+    if shape.mla is not None:
+        return float(shape.num_layers * (shape.mla.kv_lora_rank + shape.mla.qk_rope_head_dim))
+    return float(shape.num_layers * 2 * shape.num_kv_heads * shape.head_dim)
+
+
+def cached_tokens(shape: ModelShape, context: float) -> float:
+    """Tokens that the average layer keeps: sliding-window layers keep their window."""
+    windowed = shape.num_window_layers
+    return (
+        windowed * min(context, shape.window or context) + (shape.num_layers - windowed) * context
+    ) / shape.num_layers
+
+
+def cache_bytes_per_chip(shape: ModelShape, point: ServingPoint, batch: float, context: float) -> float:
+    """KV cache on one chip; by heads it is split at most over the KV heads, by batch over the sequences."""
+    total = batch * cached_tokens(shape, context) * cache_values_per_token(shape) * point.cache_bytes
+    heads = 1 if shape.mla is not None else shape.num_kv_heads
+    ways = min(point.num_chips, heads if point.cache_sharding == "heads" else max(1.0, batch))
+    return total / ways
+
+
+def longest_context(shape: ModelShape, point: ServingPoint, batch: int, memory_share: float = 0.3) -> float:
+    """Context at which the KV cache fills `memory_share` of memory (Pope et al., Table 1: 30%)."""
+    one = cache_bytes_per_chip(shape, point, batch, 1.0)
+    return memory_share * point.chip.hbm_bytes / one
+
+
+def pass_time(
+    shape: ModelShape,
+    point: ServingPoint,
+    *,
+    batch: float,
+    new_tokens: float,
+    context: float,
+    efficiency: Efficiency | None = None,
+) -> ServingTime:
+    """Time of one forward pass over `new_tokens` of each of `batch` sequences after `context` cached tokens.
+
+    Prefill: many new tokens and no context. Decode: one new token.
+    """
+    efficiency = efficiency or Efficiency()
+    count = count_parameters(shape)
+    tokens = batch * new_tokens
+    width = shape.num_heads * shape_numbers(shape).qk_head_dim
+    seen = cached_tokens(shape, context) + 0.5 * new_tokens
+    matmul_flops = 2.0 * (count.active - shape.vocab_size * shape.d_model * (not shape.tied_embeddings)) * tokens
+    attention_flops = 4.0 * shape.num_layers * width * seen * tokens
+    peak = point.num_chips * point.chip.peak("bf16") * efficiency.matmul
+    touched = _weights_touched(shape, tokens) * point.weight_bytes / point.num_chips
+    cache = cache_bytes_per_chip(shape, point, batch, context + new_tokens)
+    compute_s = (matmul_flops + attention_flops) / peak
+    memory_s = (touched + cache) / (point.chip.hbm_bytes_per_s * efficiency.memory)
+    network_s = _network_s(shape, point, tokens, efficiency)
+    ideal_s = matmul_flops / (point.num_chips * point.chip.peak("bf16"))
+    return ServingTime(
+        compute_s=compute_s,
+        memory_s=memory_s,
+        network_s=network_s,
+        mfu=ideal_s / (compute_s + memory_s + network_s),
+    )
+
+
+def _weights_touched(shape: ModelShape, tokens: float) -> float:
+    """Parameters read by a pass: all dense ones, and the experts that any of its tokens chose."""
+    count = count_parameters(shape)
+    if shape.moe is None:
+        return float(count.total)
+    missed = (1.0 - shape.moe.experts_per_token / shape.moe.num_experts) ** tokens
+    return count.total - count.experts * missed
+
+
+def _network_s(shape: ModelShape, point: ServingPoint, tokens: float, efficiency: Efficiency) -> float:
+    """Collectives of all layers; a parallel block shares one pair between attention and MLP."""
+    n = point.num_chips
+    if n == 1:
+        return 0.0
+    d_ff = shape.d_ff if shape.moe is None else shape.moe.experts_per_token * shape.moe.expert_d_ff
+    if point.partition == "1d":
+        elements, hops = 2.0 * tokens * shape.d_model, 2.0 * (n - 1)
+    elif point.partition == "2d":
+        # x = sqrt(n D/F) balances the two gathers; with F = 4D this is 8 b t D / sqrt(n).
+        elements, hops = 4.0 * tokens * math.sqrt(shape.d_model * d_ff / n), 4.0 * math.sqrt(n)
+    else:
+        elements, hops = 4.0 * shape.d_model * math.sqrt(tokens * d_ff / n), 4.0 * math.sqrt(n)
+    blocks = shape.num_layers * (1 if shape.parallel_block else 2)
+    moved_bytes = elements * (point.weight_bytes if point.partition == "weight_gathered" else _ACTIVATION_BYTES)
+    return blocks * (moved_bytes / (point.network_bytes_per_s * efficiency.network) + hops * efficiency.hop_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingPrice:
+    """The cheapest way to serve within a latency: dollars for a million tokens, averaged over prompts and answers."""
+
+    num_chips: int
+    batch: int
+    partition: Partition
+    prefill_dollars_per_million: float
+    decode_dollars_per_million: float
+    decode_s_per_token: float
+    decode_mfu: float
+    prefill_mfu: float
+
+    def dollars(self, prompt_tokens: float, answer_tokens: float) -> float:
+        """Dollars of serving that many tokens of prompts and of answers."""
+        return (
+            self.prefill_dollars_per_million * prompt_tokens + self.decode_dollars_per_million * answer_tokens
+        ) / 1e6
+
+
+def cheapest_serving(
+    shape: ModelShape,
+    cluster: Cluster,
+    *,
+    context: int = 4096,
+    longest_token_s: float = 0.05,
+    weight_bytes: float = 2.0,
+    efficiency: Efficiency | None = None,
+) -> ServingPrice:
+    """Search chips (powers of two inside the fastest network), batch and partitioning for the cheapest decoded token.
+
+    A decode step must fit weights and cache in memory and take at most `longest_token_s`. Prefill runs on the same
+    chips with the cheaper of 2d weight-stationary and weight-gathered.
+    """
+    tier = cluster.tiers[0]
+    links = 2.0 * len(tier.shape) if tier.kind == "torus" else 1.0
+    price_per_s = cluster.dollars_per_chip_hour / 3600.0
+    best: ServingPrice | None = None
+    for chips in (2**i for i in range(tier.size.bit_length()) if 2**i <= tier.size):
+        for batch in (2**i for i in range(14)):
+            for partition in ("1d", "2d"):
+                point = ServingPoint(
+                    chip=cluster.chip,
+                    num_chips=chips,
+                    network_bytes_per_s=links * tier.bytes_per_s,
+                    partition=partition,
+                    cache_sharding="batch" if batch >= chips else "heads",
+                    weight_bytes=weight_bytes,
+                )
+                candidate = _price(shape, point, batch, context, longest_token_s, price_per_s, efficiency)
+                if candidate and (best is None or _order(candidate) < _order(best)):
+                    best = candidate
+    if best is None:
+        raise InfeasibleError(
+            f"{shape.name} cannot be served on {cluster.name} at {context} tokens "
+            f"within {longest_token_s * 1e3:.0f} ms a token"
+        )
+    return best
+
+
+def _order(price: ServingPrice) -> tuple[float, float]:
+    """Cheaper first; without a price, less chip time a token."""
+    return price.decode_dollars_per_million, price.num_chips * price.decode_s_per_token / price.batch
+
+
+def _price(
+    shape: ModelShape, point: ServingPoint, batch: int, context: int, longest_token_s: float, price_per_s: float,
+    efficiency: Efficiency | None,
+) -> ServingPrice | None:  # fmt: skip
+    weights = count_parameters(shape).total * point.weight_bytes / point.num_chips
+    memory = weights + cache_bytes_per_chip(shape, point, batch, context)
+    if memory > 0.9 * point.chip.usable_hbm_bytes:
+        return None
+    decode = pass_time(shape, point, batch=batch, new_tokens=1, context=context, efficiency=efficiency)
+    if decode.upper_s > longest_token_s:
+        return None
+    prefill = min(
+        (
+            pass_time(
+                shape,
+                replace(point, partition=partition),
+                batch=1,
+                new_tokens=context,
+                context=0,
+                efficiency=efficiency,
+            )
+            for partition in ("2d", "weight_gathered")
+        ),
+        key=lambda time: time.upper_s,
+    )
+    dollars_per_s = point.num_chips * price_per_s
+    return ServingPrice(
+        num_chips=point.num_chips,
+        batch=batch,
+        partition=point.partition,
+        prefill_dollars_per_million=1e6 * dollars_per_s * prefill.upper_s / context,
+        decode_dollars_per_million=1e6 * dollars_per_s * decode.upper_s / batch,
+        decode_s_per_token=decode.upper_s,
+        decode_mfu=decode.mfu,
+        prefill_mfu=prefill.mfu,
+    )
