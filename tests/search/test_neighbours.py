@@ -55,7 +55,7 @@ def test_nearest_legal_layout() -> None:
 
 
 def test_remedies_are_computed() -> None:
-    limits = parse_limits("remat=none")
+    limits = parse_limits("offload_optimizer=false")
     lightest = search(DENSE, WORKLOAD, cluster(), limits=limits, objective="memory", top=1, headroom=0.0).ranked[0]
     memory_bytes = 0.99 * lightest.memory_bytes
 
@@ -65,11 +65,11 @@ def test_remedies_are_computed() -> None:
     result = search(DENSE, WORKLOAD, resized(8), limits=limits, headroom=0.0)
     assert not result.ranked
     found = {remedy.what: remedy.estimate for remedy in remedies(result, limits, resized)}
-    assert found.keys() == {"16 chips (h100-sxm:16)", "no limit on remat"}
+    assert found.keys() == {"16 chips (h100-sxm:16)", "no limit on offload_optimizer"}
     for e in found.values():
         assert e.memory_bytes <= memory_bytes
     assert found["16 chips (h100-sxm:16)"].layout.num_devices == 16
-    assert found["no limit on remat"].layout.remat != "none"
+    assert found["no limit on offload_optimizer"].layout.offload_optimizer
 
 
 def test_no_remedy_where_none_helps() -> None:
