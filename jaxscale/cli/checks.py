@@ -1,13 +1,17 @@
 """The checks of `jaxscale search --check`: the ranked list walked down until enough layouts have passed."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from jaxscale.types import Cluster, Estimate, ModelShape, Workload
 from jaxscale.types.checks import Check, CheckedLayout
 from jaxscale.types.search import SearchResult
 from jaxscale.units import format_bytes, format_seconds
 
-CHECKS = ("compile", "twin")
+if TYPE_CHECKING:
+    from jaxscale.aot.result import CompiledStep
+
+CHECKS = ("compile",)
 MOST_TRIES = 3  # times the layouts asked for; then the list counts as exhausted
 
 Said = Callable[[str], None]  # told of what happens, for the progress display
@@ -20,12 +24,6 @@ def checked(result: SearchResult, kinds: Sequence[str], said: Said) -> tuple[Che
         rows = _compiled(result, rows, said)
     else:
         rows = {rank: rows[rank] for rank in list(rows)[: result.num_top]}
-    if "twin" in kinds:
-        winner = next((row for row in rows.values() if row.passed), None)
-        if winner is not None:
-            said(f"twin of #{winner.rank} on emulated devices")
-            check = twin_check(result.shape, result.workload, winner.predicted)
-            rows[winner.rank] = _with(winner, check)
     return tuple(rows[rank] for rank in sorted(rows))
 
 
@@ -52,35 +50,23 @@ def _compile_checks(
     shape: ModelShape, workload: Workload, cluster: Cluster, rows: Sequence[CheckedLayout]
 ) -> Iterator[tuple[CheckedLayout, Check]]:
     from jaxscale.aot.pool import compile_layouts
-    from jaxscale.aot.request import CompileRequest
+    from jaxscale.cli.compiled import compile_request, compiled_estimate
 
-    requests = [
-        CompileRequest(shape=shape, workload=workload, layout=row.predicted.layout, cluster=cluster) for row in rows
-    ]
-    peak = cluster.chip.peak(workload.precision.matmul) / cluster.chip.devices_per_chip
+    requests = [compile_request(shape, workload, cluster, row.predicted.layout) for row in rows]
     for index, step in compile_layouts(requests):
-        predicted = rows[index].predicted
-        record = step.to_estimate(model_flops=predicted.model_flops, peak_flops_per_s=peak) if step.memory else None
-        yield (
-            rows[index],
-            Check(
-                kind="compile",
-                passed=step.fits,
-                sentence=_compile_sentence(predicted, record, step.fits, step.message, step.total_s, step.cached),
-                seconds=step.total_s,
-                estimate=record,
-            ),
-        )
+        row = rows[index]
+        record = compiled_estimate(step, shape, workload, cluster) if step.memory else None
+        sentence = _compile_sentence(row.predicted, record, step)
+        yield row, Check(kind="compile", passed=step.fits, sentence=sentence, seconds=step.total_s, estimate=record)
 
 
-def _compile_sentence(
-    predicted: Estimate, record: Estimate | None, fits: bool, message: str, seconds: float, cached: bool
-) -> str:
+def _compile_sentence(predicted: Estimate, record: Estimate | None, step: "CompiledStep") -> str:
     if record is None:
-        return message
+        return step.message
     off = predicted.memory_bytes / record.memory_bytes - 1.0
-    how = "from the cache" if cached else f"in {format_seconds(seconds)}"
-    verdict = "fits" if fits else "does not fit"
+    how = "from the cache" if step.cached else f"in {format_seconds(step.total_s)}"
+    verdict = "fits" if step.fits else "does not fit"
     needed, limit = format_bytes(record.memory_bytes), format_bytes(record.memory_limit_bytes)
     expected = f"predicted {format_bytes(predicted.memory_bytes)}, {off:+.1%}"
-    return f"{verdict}: the compiler needs {needed} of {limit} ({expected}), {how}"
+    note = f"; {step.target.note}" if step.target.note else ""
+    return f"{verdict}: the compiler needs {needed} of {limit} ({expected}), {how}{note}"

@@ -14,6 +14,7 @@ MODEL may be a run spec file (see `jaxscale.catalog.load_spec`) that stands for 
 import dataclasses
 import functools
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -180,5 +181,15 @@ def _umask() -> int:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False))
+    """Print one JSON document on stdout; what is not a finite number is null."""
+    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
