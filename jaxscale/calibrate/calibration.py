@@ -1,7 +1,7 @@
 """A fitted stack on one generation of chips: values, intervals, held-out error and provenance; and its YAML file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -45,8 +45,16 @@ class Calibration:
         values = {c.field: self.value(c) for c in CONSTANTS if c.applies(software)}
         return Stack(
             name=self.stack, attention_kernel=software.attention_kernel, spmd=self.stack.startswith("xla"),
-            sigma_log=self.sigma_log, source=self.describe(), **values,
+            gathered_logits=float(software.gathered_logits), sigma_log=self.sigma_log, source=self.describe(), **values,
         )  # fmt: skip
+
+    def to_json(self) -> dict:
+        """Plain values, for `--json`."""
+        fitted = {name: asdict(entry) for name, entry in self.fitted.items()}
+        return {
+            "stack": self.stack, "chip": self.chip, "sigma_log": self.sigma_log, "provenance": dict(self.provenance),
+            "constants": fitted,
+        }  # fmt: skip
 
     def describe(self) -> str:
         """One line about where the constants come from."""
@@ -73,12 +81,13 @@ def to_text(calibration: Calibration) -> str:
         "chip": calibration.chip,
         "sigma_log": round(calibration.sigma_log, 4),
         "provenance": dict(calibration.provenance),
-        "constants": {
-            name: {key: float(f"{getattr(f, key):.5g}") for key in ("value", "low", "high", "spread")}
-            for name, f in calibration.fitted.items()
-        },
+        "constants": {c.name: _entry(calibration.fitted[c.name]) for c in CONSTANTS if c.name in calibration.fitted},
     }
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+
+
+def _entry(fitted: Fitted) -> dict[str, float]:
+    return {key: float(f"{getattr(fitted, key):.5g}") for key in ("value", "low", "high", "spread")}
 
 
 def load_calibration(path: str | Path) -> Calibration:

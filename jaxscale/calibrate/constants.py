@@ -119,6 +119,9 @@ MEMORY: tuple[Constant, ...] = (
            part="memory"),
     _scale("norm_saved_bytes", "norm_saved_bytes", 8.0, 0.4, "float32 copies of an eager RMSNorm's input and output",
            lambda s: not s.fused_norm and not s.fused_elementwise, "memory"),
+    _scale("activation_saved", "activation_saved", 1.0, 0.3, "an eager gated unit keeps silu(gate) beside gate, up, product",
+           lambda s: s.gated and not s.fused_elementwise, "memory"),
+    _scale("logit_copies", "logit_copies", 2.0, 0.4, "eager float32 logits, their softmax, and gradients", part="memory"),
     _scale("score_saved_bytes", "score_saved_bytes", 5.0, 0.4, "softmax, dropout mask and output: arXiv 2205.05198, eq. 1",
            lambda s: s.attention_kernel == "naive" and not s.recomputes_scores, "memory"),
 )  # fmt: skip

@@ -18,7 +18,7 @@ import numpy as np
 from jaxscale.calibrate.calibration import Calibration, Fitted
 from jaxscale.calibrate.constants import CONSTANTS, Constant
 from jaxscale.calibrate.run import Run
-from jaxscale.calibrate.table import Block, blocks, estimates, with_constants
+from jaxscale.calibrate.table import blocks, estimates, with_constants
 
 NOISE = 0.03  # of log step time: what two identical jobs on different nodes differ by
 NORMAL_80 = 1.2816
@@ -63,6 +63,7 @@ class Objective:
     constants: tuple[Constant, ...]
     centres: np.ndarray  # of the priors, on the fitted scale
     widths: np.ndarray
+    log_errors: Callable[[np.ndarray], np.ndarray]  # log(predicted / measured)
     residuals: Callable[[Any, Any, Any], Any]  # of (constants, weights, array namespace)
     slopes: Callable[[Any, Any], Any]  # Jacobian of the residuals, compiled
 
@@ -77,16 +78,19 @@ def times_objective(
     masks = {c.name: np.array([c.applies(run.software) for run in runs]) for c in constants}
     order = np.argsort(np.concatenate([block.rows for block in table]))
 
-    def residuals(free: Any, weights: Any, xp: Any) -> Any:
+    def log_errors(free: Any, xp: Any = np) -> Any:
         values = {c: c.value(free[j], xp) for j, c in enumerate(constants)}
         pieces = [estimates(with_constants(block, values, masks, xp)).step_time_s for block in table]
-        predicted_s = xp.concatenate(pieces)[order]
-        return weights * robust(xp.log(predicted_s / measured_s) / NOISE, xp)
+        return xp.log(xp.concatenate(pieces)[order] / measured_s)
 
-    return objective(residuals, constants, start, spreads)
+    def residuals(free: Any, weights: Any, xp: Any) -> Any:
+        return weights * robust(log_errors(free, xp) / NOISE, xp)
+
+    return objective(log_errors, residuals, constants, start, spreads)
 
 
 def objective(
+    log_errors: Callable[[Any], Any],
     residuals: Callable[[Any, Any, Any], Any],
     constants: tuple[Constant, ...],
     start: Calibration,
@@ -101,6 +105,7 @@ def objective(
         constants=constants,
         centres=np.array([c.free(start.value(c)) for c in constants]),
         widths=np.array([spreads(c) if spreads else c.spread for c in constants]),
+        log_errors=log_errors,
         residuals=residuals,
         slopes=slopes,
     )

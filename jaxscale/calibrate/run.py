@@ -21,6 +21,8 @@ class Software:
     fused_elementwise: bool = False  # a compiler joins element-wise ops (XLA, torch.compile)
     async_tensor: bool = False  # tensor-parallel communication decomposed and run beside its matmuls
     rowwise_fp8: bool = False  # one scale a row instead of one a tensor
+    gated: bool = True  # the MLP has a gate, as SwiGLU does
+    gathered_logits: bool = False  # tensor-parallel ranks gather the logits before the loss
     recomputes_scores: bool = False  # selective recompute of a naive attention's scores (arXiv 2205.05198)
 
 
@@ -40,6 +42,7 @@ class Run:
     step_time_s: float
     peak_memory_bytes: float
     mfu_reported: float
+    mfu_note: str  # how the source counts FLOPs, in its words
     weight: float  # so that no family counts for more than its share
     comparable: str  # runs with the same value differ in layout and kernels only
 

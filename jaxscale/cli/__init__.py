@@ -15,6 +15,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "explain": ("jaxscale.cli.explain", "Tell why a layout takes the time and memory it does."),
     "models": ("jaxscale.cli.models", "List model presets, or show one."),
     "clusters": ("jaxscale.cli.clusters", "List chips and clusters, or show one."),
+    "validate": ("jaxscale.cli.validate", "Compare predictions with a table of measured runs."),
+    "calibrate": ("jaxscale.cli.calibrate", "Fit a software stack's constants to measured runs."),
     "compile": ("jaxscale.cli.compile", "Compile the real step ahead of time for a described cluster."),
     "twin": ("jaxscale.cli.twin", "Run a layout's small twin on emulated devices against one device."),
     "bench": ("jaxscale.cli.bench", "Measure how fast jaxscale itself is."),

@@ -68,6 +68,8 @@ def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch) -> OpCost
     output = rows * op.out * fill / (tp if op.shard in ("column", "vocab") else 1.0)
     # The element-wise part: a fused pass over `io` elements a token.
     io = rows * op.io * fill / (1.0 if op.shard in ("whole", "row") else tp)
+    if op.shard == "vocab":
+        io = io * p.xp.where(stack.gathered_logits > 0, tp, 1.0)
     io_bytes = io * p.compute_bytes
     pass_s = io_bytes * _passes(p, op) / (p.device.hbm_bytes_per_s * stack.memory_efficiency)
     launch_s = stack.kernel_gap_s

@@ -6,7 +6,8 @@ State (parameters, gradients, optimizer) lives through the whole step. On top of
 * in the backward pass of a layer: every saved activation, one layer's recomputed tensors and gradients, and its
   gathered weights with their gradient.
 
-The peak is state + saved activations + the larger of the two. ZeRO state formulas: Rajbhandari et al. 2020, section 3.
+The peak is state + saved activations + the larger of the two. All pipeline stages of one XLA program are alike; where
+they are not, see `stages.py`. ZeRO state formulas: Rajbhandari et al. 2020, section 3.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from jaxscale.cost.numbers import Number
 from jaxscale.cost.parts import Parts
 from jaxscale.cost.problem import Problem
 from jaxscale.cost.weights import Weights, layer_weights, padded_vocabulary, vocabulary_weights
-from jaxscale.schedule import in_flight
 from jaxscale.types import LayoutBatch
 from jaxscale.types.layout import SCHEDULES
 
@@ -116,10 +116,7 @@ def _microbatches_held(p: Problem, layouts: LayoutBatch, num_microbatches: Numbe
     xp, stages, v = p.xp, layouts.pipeline, layouts.virtual_stages
     held: Number = 0.0
     for code, name in enumerate(SCHEDULES):
-        if p.stack.spmd:
-            # One tick at a time, or every tick of a scan that is differentiated as a whole.
-            chunks = v if name in ("1f1b", "zero_bubble") else num_microbatches * v + stages - 1
-        else:
-            chunks = in_flight(name, stages=stages, microbatches=num_microbatches, stage=0, chunks=v)
+        # One tick at a time, or every tick of a scan that is differentiated as a whole.
+        chunks = v if name in ("1f1b", "zero_bubble") else num_microbatches * v + stages - 1
         held = held + xp.where(layouts.schedule == code, chunks / v, 0.0)
     return xp.where(stages > 1, held, 1.0)

@@ -180,6 +180,9 @@ def vocabulary_exchanges(net: Network, tokens: Number) -> Iterator[Exchange]:
     yield net.exchange("head", "all-gather", "tensor", axes, "forward", stream, split)
     yield net.exchange("head", "reduce-scatter", "tensor", axes, "backward", stream, split)
     yield net.exchange("head", "all-reduce", "tensor", axes, "backward", stream, 1.0 - split)
+    whole = np.where(p.stack.gathered_logits > 0, 1.0, 0.0)
+    logits = tokens * p.inventory.numbers.vocab_size * p.compute_bytes
+    yield net.exchange("logits", "all-gather", "tensor", axes, "forward", logits, whole)
     # Maximum, sum of exponentials and target logit of every token.
     yield net.exchange("loss", "all-reduce", "tensor", axes, "forward", tokens * FLOAT32, 3.0)
 

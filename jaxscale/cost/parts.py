@@ -70,14 +70,14 @@ def layer_activations(
     stream = tokens.residual * p.inventory.numbers.d_model * p.compute_bytes
     largest: Number = 0.0
     for cost in costs.values():
-        largest = p.xp.maximum(largest, cost.output_bytes)
+        largest = p.xp.maximum(largest, p.xp.maximum(cost.output_bytes, cost.extra_bytes))
     saved, offloaded, working = [], [], []
     for policy in REMAT_POLICIES.values():
         plan = remat_plan(ops, policy)
         total = {
             "saved": sum((costs[name].output_bytes + costs[name].extra_bytes for name in plan.saved), 0.0 * largest),
             "host": sum((costs[name].output_bytes + costs[name].extra_bytes for name in plan.offloaded), 0.0 * largest),
-            "again": sum((costs[name].output_bytes for name in plan.recomputed), 0.0 * largest),
+            "again": sum((costs[name].output_bytes + costs[name].extra_bytes for name in plan.recomputed), 0.0 * largest),
         }
         on_host = policy.offload_layer_input
         saved.append(total["saved"] + (0.0 if on_host else stream))
@@ -200,13 +200,15 @@ def _exchanges(p: Problem, kinds: list[parallel.LayerKind], rows: LayoutBatch) -
         for group in weights.layer_weights(p, kind, rows):
             scopes[kind] += parallel.weight_exchanges(net, group, group.arrays)
     scopes["vocabulary"] = list(parallel.vocabulary_exchanges(net, tokens.full))
-    for group in weights.vocabulary_weights(p, rows):
+    for group in weights.held_vocabulary(p, rows):
         scopes["vocabulary"] += parallel.weight_exchanges(net, group, group.arrays)
     scopes["pipeline"] = list(parallel.pipeline_exchanges(net, tokens.residual, 1.0))
     return scopes
 
 
 def head_working_bytes(p: Problem, tokens: Tokens, layouts: LayoutBatch) -> Number:
-    """Logits in float32 and their gradient at compute precision, on this rank's share of the vocabulary."""
-    logits = tokens.full * weights.padded_vocabulary(p, layouts) / layouts.tensor
-    return logits * (FLOAT32 + p.compute_bytes)
+    """Logits in float32, as often as the loss copies them, and their gradient, on this rank's share of the vocabulary."""
+    whole = p.xp.where(p.stack.gathered_logits > 0, 1.0, 0.0)
+    logits = tokens.full * weights.padded_vocabulary(p, layouts) * (whole + (1.0 - whole) / layouts.tensor)
+    pieces = whole * (layouts.tensor > 1) * 2.0 * p.compute_bytes  # what the ranks sent, and the same joined
+    return logits * (p.stack.logit_copies * FLOAT32 + p.compute_bytes + pieces)

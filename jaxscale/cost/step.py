@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxscale.cost import memory, metrics, weights
+from jaxscale.cost import memory, metrics, stages, weights
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.parts import Parts, price_parts
 from jaxscale.cost.problem import Problem, problem
@@ -34,7 +34,10 @@ def estimate_batch(p: Problem, layouts: LayoutBatch, *, bounds: bool = True) -> 
     pieces = price_parts(p, layouts)
     state = memory.state_bytes(p, _weight_sets(p, pieces, layouts), layouts)
     times = step_times(p, layouts, pieces, state.elements, bounds=bounds)
-    memory_parts, host = memory.peak_parts(p, layouts, pieces, state)
+    if p.stack.spmd:
+        memory_parts, host = memory.peak_parts(p, layouts, pieces, state)
+    else:
+        memory_parts, host = stages.stage_peaks(p, layouts, pieces)
     total = sum(memory_parts.values())
     return EstimateBatch(
         step_time_s=times.step_time_s, memory_bytes=total, times=times, memory_parts_bytes=memory_parts,
@@ -44,7 +47,7 @@ def estimate_batch(p: Problem, layouts: LayoutBatch, *, bounds: bool = True) -> 
 
 def _weight_sets(p: Problem, pieces: Parts, layouts: LayoutBatch) -> tuple[tuple[weights.Weights, Number], ...]:
     sets = [(group, pieces.slots[kind]) for kind in pieces.layers for group in weights.layer_weights(p, kind, layouts)]
-    return (*sets, *((group, 1.0) for group in weights.vocabulary_weights(p, layouts)))
+    return (*sets, *((group, 1.0) for group in weights.held_vocabulary(p, layouts)))
 
 
 NORMAL_80 = 1.2816  # half-width of a central 80% interval in standard deviations

@@ -1,5 +1,6 @@
 """The weights that one device is responsible for, before any ZeRO splitting: by ZeRO group and by part of the model."""
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -56,16 +57,25 @@ def _weights(part: Part, group: tuple[str, ...], ops: Iterable[Op], layouts: Lay
 def vocabulary_weights(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
     """Embedding table with learned positions, and the head: its own matrix unless tied, and the final norm.
 
-    Every pipeline stage runs the same program, so their ZeRO group includes the pipeline axis.
+    Where every pipeline stage runs the same program, their ZeRO group includes the pipeline axis.
     """
     inv = p.inventory
-    group = (*DENSE_GROUP, "pipeline")
+    group = (*DENSE_GROUP, "pipeline") if p.stack.spmd else DENSE_GROUP
     vocabulary = padded_vocabulary(p, layouts) / layouts.tensor * inv.numbers.d_model
     embedding = Weights(part="embedding", group=group, elements=vocabulary + inv.position_params, small=0.0, arrays=1.0)
     norm = sum(op.small_params for op in inv.head)
     untied = 0.0 if inv.numbers.structure.tied else 1.0
     head = Weights(part="head", group=group, elements=vocabulary * untied, small=norm, arrays=1.0)
     return (embedding, head)
+
+
+def held_vocabulary(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
+    """Embedding and head as the busiest stage holds them: of several unlike stages, the first or the last one's matrix."""
+    embedding, head = vocabulary_weights(p, layouts)
+    if p.stack.spmd:
+        return (embedding, head)
+    alone = (layouts.pipeline == 1) * 1.0
+    return (embedding, dataclasses.replace(head, elements=head.elements * alone))
 
 
 def padded_vocabulary(p: Problem, layouts: LayoutBatch) -> Number:

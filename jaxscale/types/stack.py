@@ -53,6 +53,8 @@ class Stack:
     fragmentation_frac: float = 0.0  # of activations, lost between blocks of the allocator
     norm_saved_bytes: float = 0.0  # per element of a norm's input, kept beside it for backward (float32 copies)
     activation_saved: float = 0.0  # elements per element of the MLP's width, kept beside gate, up and product
+    gathered_logits: float = 0.0  # 1: every tensor-parallel rank holds all logits; 0: its share of the vocabulary
+    logit_copies: float = 1.0  # float32 copies of the logits alive in the backward pass of the loss
     score_saved_bytes: float = 0.0  # per score of a naive attention, kept for backward
     spmd: bool = True  # one program for all pipeline stages (XLA); False: stages hold only what they use (torch)
     sigma_log: float = 0.12  # standard deviation of log(measured / predicted step time)

@@ -86,7 +86,7 @@ def _run(row: Mapping[str, Any]) -> Run:
             f"global_batch_seqs={workload.global_batch_size} is not divisible by dp x micro_batch_seqs = {local}"
         )
     outcome = str(row.get("outcome", "ok"))
-    step_time_s = float(row.get("step_time_s", math.nan))
+    step_time_s = _number(row, "step_time_s")
     if outcome == "ok" and not step_time_s > 0:
         raise SpecError(f"step_time_s={step_time_s} must be above zero in a row whose outcome is ok")
     return Run(
@@ -100,8 +100,9 @@ def _run(row: Mapping[str, Any]) -> Run:
         software=software,
         outcome=outcome,
         step_time_s=step_time_s,
-        peak_memory_bytes=float(row.get("peak_memory_gb", math.nan)) * 2.0**30,
-        mfu_reported=float(row.get("mfu_reported", math.nan)),
+        peak_memory_bytes=_number(row, "peak_memory_gb") * 2.0**30,
+        mfu_reported=_number(row, "mfu_reported"),
+        mfu_note=str(row.get("mfu_definition_note", "")),
         weight=float(row.get("weight", 1.0)),
         comparable=str(row.get("ablation_key", row.get("family", "all"))),
     )
@@ -118,6 +119,15 @@ def _whole(row: Mapping[str, Any], field: str, default: int | None = None) -> in
     if not (number == number and number == int(number) and 0 <= number < 2**53):
         raise SpecError(f"{field}={value!r} must be a whole number that is not negative")
     return int(number)
+
+
+def _number(row: Mapping[str, Any], field: str) -> float:
+    """A measured figure, NaN where the cell is empty."""
+    value = row.get(field, math.nan)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise SpecError(f"{field}={value!r} must be a number") from None
 
 
 def _flag(row: Mapping[str, Any], field: str) -> bool:
@@ -211,6 +221,8 @@ def _layout(row: Mapping[str, Any], shape: ModelShape, framework: Framework) -> 
     stage = _whole(row, "zero_stage", framework.zero_stage)
     if stage not in ZERO_STAGES:
         raise SpecError(f"zero_stage={stage} is not one of 0, 1, 2, 3")
+    if stage == 3 and pipeline > 1 and framework.keeps_gathered:
+        stage = 1
     match = _SLICES.search(str(row.get("variant", "")))
     replicas = int(match[1]) if match else 1
     shards = ranks // expert
@@ -243,7 +255,9 @@ def _workload(row: Mapping[str, Any], framework: Framework) -> Workload:
         seq_len=_whole(row, "seq_len"),
         global_batch_size=_whole(row, "global_batch_seqs"),
         precision=dataclasses.replace(
-            precision_named("bf16_pure" if pure else precision), reduce_bytes=framework.reduce_bytes
+            precision_named("bf16_pure" if pure else precision),
+            grad_bytes=2 if pure else framework.grad_bytes,
+            reduce_bytes=framework.reduce_bytes,
         ),
         optimizer=optimizer_named("adamw" if "adam" in optimizer else optimizer),
         capacity_factor=1.0,

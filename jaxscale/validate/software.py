@@ -26,18 +26,22 @@ class Framework:
     gathers_context: bool = False  # context parallelism all-gathers keys and values instead of a ring
     selective: str = "dots"  # remat policy that "selective" stands for
     reduce_bytes: int = 2  # one gradient element on the wire
+    grad_bytes: int = 4  # one gradient element kept until the optimizer's step
+    gathered_logits: bool = False
+    keeps_gathered: bool = False  # under pipelining, FSDP gathers once a step and keeps the weights
 
 
 # First match wins; the last one takes every other framework on a GPU.
 FRAMEWORKS: tuple[Framework, ...] = (
     Framework(stack="torch_titan", words=("torchtitan",), zero_stage=3, sequence_parallel=True,
-              attention_kernel="flash2", fused_norm=False),
+              attention_kernel="flash2", fused_norm=False, keeps_gathered=True),
     Framework(stack="torch_fsdp", words=("composer", "fsdp", "llm-foundry"), zero_stage=3, sequence_parallel=False,
               attention_kernel="flash2", fused_norm=True),
     Framework(stack="megatron_core", words=("megatron-core", "megatron-bridge", "nemo"), zero_stage=1,
               sequence_parallel=True, attention_kernel="flash3", fused_norm=True, selective="none", reduce_bytes=4),
     Framework(stack="megatron_aa", words=("aleph alpha",), zero_stage=1, sequence_parallel=False,
-              attention_kernel="flash2", fused_norm=False, selective="none", reduce_bytes=4),
+              attention_kernel="flash2", fused_norm=False, selective="none", reduce_bytes=4, grad_bytes=2,
+              gathered_logits=True),
     Framework(stack="megatron_deepspeed", words=("megatron-deepspeed",), zero_stage=0, sequence_parallel=False,
               attention_kernel="naive", fused_norm=True, selective="none", reduce_bytes=2),
     Framework(stack="megatron", words=("megatron",), zero_stage=0, sequence_parallel=False,
@@ -72,6 +76,8 @@ def software_of(row: Mapping[str, Any], framework: Framework, chip_kind: str, ma
         fused_elementwise=framework.fused_elementwise or compiled,
         async_tensor="asynctp" in variant,
         rowwise_fp8="rowwise" in variant,
+        gathered_logits=framework.gathered_logits,
+        gated=str(row.get("mlp_type", "")).lower() in ("swiglu", "geglu"),
         recomputes_scores=recompute_words(row).startswith("selective"),
     )
 

@@ -1,0 +1,111 @@
+"""Fit a stack and state its error honestly: on runs that the fit has not seen."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxscale.calibrate.calibration import Calibration
+from jaxscale.calibrate.constants import Constant
+from jaxscale.calibrate.fit import NORMAL_80, Objective, maximise, times_objective
+from jaxscale.calibrate.memory import fit_memory
+from jaxscale.calibrate.run import Run
+
+MOST_FOLDS = 6
+FEWEST_FAMILIES = 3  # below that, folds are sweeps (one model on one cluster)
+SMALLEST_SIGMA = 0.02
+DRIFT = 0.5  # how far a user's cluster may lie from the shipped stack, in prior spreads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """Errors of log step time on runs left out of the fit, one fold at a time, [n]."""
+
+    errors: np.ndarray
+    folds: str  # what was left out together
+
+    @property
+    def sigma_log(self) -> float:
+        """Standard deviation of a normal whose central 80% interval holds 80% of the errors."""
+        return max(float(np.quantile(np.abs(self.errors), 0.8)) / NORMAL_80, SMALLEST_SIGMA)
+
+
+def timed(runs: Sequence[Run]) -> list[Run]:
+    """Runs whose step time was measured."""
+    return [run for run in runs if run.outcome == "ok" and run.step_time_s > 0]
+
+
+def fit_stack(
+    runs: Sequence[Run], start: Calibration, *, spreads: Callable[[Constant], float] | None = None, folds: bool = True
+) -> Calibration:
+    """Fit time and memory of one stack on one chip; with `folds` also judge it on what each fold leaves out."""
+    rows = timed(runs)
+    fitted = dict(start.fitted)
+    held = None
+    sigma = start.sigma_log
+    if rows:
+        goal = times_objective(rows, start, spreads)
+        weights = np.array([run.weight for run in rows])
+        posterior = maximise(goal, weights)
+        fitted |= posterior.fitted()
+        held = leave_out(rows, goal, weights) if folds else None
+        sigma = _blend(held, start.sigma_log, len(rows)) if held else start.sigma_log
+    fitted |= fit_memory(runs, start)
+    provenance = {"rows": _counts(rows)}
+    if held is not None:
+        median, tail = np.median(np.abs(held.errors)), np.quantile(np.abs(held.errors), 0.9)
+        provenance["held_out"] = {"left_out": held.folds, "median": _round(median), "p90": _round(tail)}
+    return Calibration(
+        stack=start.stack, chip=start.chip, fitted=fitted, sigma_log=round(sigma, 4), provenance=provenance
+    )
+
+
+def _blend(held: HeldOut, before: float, count: int) -> float:
+    """Few runs say little about the spread of errors: what was stated before counts as five runs."""
+    prior_weight = 5.0
+    return math.sqrt((count * held.sigma_log**2 + prior_weight * before**2) / (count + prior_weight))
+
+
+def leave_out(runs: Sequence[Run], goal: Objective, weights: np.ndarray) -> HeldOut:
+    """Fit without each fold in turn and predict it."""
+    labels, what = fold_labels(runs)
+    errors = np.zeros(len(runs))
+    for label in sorted(set(labels)):
+        out = labels == label
+        posterior = maximise(goal, np.where(out, 0.0, weights))
+        errors[out] = goal.log_errors(posterior.free)[out]
+    return HeldOut(errors=errors, folds=what)
+
+
+def fold_labels(runs: Sequence[Run]) -> tuple[np.ndarray, str]:
+    """Which fold each run is in: its family where there are several, else its sweep; at most six folds."""
+    families = [run.family for run in runs]
+    what, names = (
+        ("family", families) if len(set(families)) >= FEWEST_FAMILIES else ("sweep", [run.comparable for run in runs])
+    )
+    if len(set(names)) < FEWEST_FAMILIES:
+        what, names = "run", [run.id for run in runs]
+    numbers = {name: i % MOST_FOLDS for i, name in enumerate(sorted(set(names)))}
+    return np.array([numbers[name] for name in names]), what
+
+
+def _counts(runs: Sequence[Run]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for run in runs:
+        counts[run.group] = counts.get(run.group, 0) + 1
+    return counts
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def user_spreads(start: Calibration) -> Callable[[Constant], float]:
+    """Priors for a user's own runs: the shipped stack, free to drift by half of what is plausible of any stack."""
+
+    def spread(constant: Constant) -> float:
+        known = start.fitted.get(constant.name)
+        return min(math.hypot(known.spread, DRIFT * constant.spread), constant.spread) if known else constant.spread
+
+    return spread

@@ -1,0 +1,105 @@
+"""`jaxscale calibrate`: the constants of a software stack from measured runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jaxscale.cli.common import check_writable, json_option, print_json, write_atomically
+from jaxscale.errors import SpecError, nearest
+
+if TYPE_CHECKING:
+    from jaxscale.calibrate import Calibration, Run
+
+
+@click.command()
+@click.argument("runs_csv", metavar="RUNS.csv", type=click.Path(path_type=Path))
+@click.option("--chip", metavar="C", help="Fit the runs of this chip or generation, such as a100. [default: all]")
+@click.option("--stack", metavar="S", help="Fit the runs of this software stack. [default: the only one]")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Write the constants as YAML."
+)
+@click.option("--from-priors", is_flag=True, help="Start from priors instead of the stack that ships with jaxscale.")
+@click.option("--no-cross-validation", is_flag=True, help="Skip the error on runs left out of the fit; faster.")
+@json_option
+def command(
+    runs_csv: Path, chip: str | None, stack: str | None, out: Path, from_priors: bool, no_cross_validation: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Fit a stack's constants to your own measured runs.
+
+    \b
+    jaxscale calibrate runs.csv --chip h100-sxm --out mine.yaml
+    jaxscale validate runs.csv --calibration mine.yaml
+
+    The shipped constants are the prior: five runs already help, and what they say nothing about stays as it was.
+    RUNS.csv is a table as `jaxscale validate` reads it.
+    """
+    import os
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a few hundred runs: no accelerator is worth waiting for
+    from jaxscale.calibrate import calibration_for, prior_on, to_text
+    from jaxscale.calibrate.held_out import fit_stack, user_spreads
+    from jaxscale.validate import read_runs
+
+    check_writable(out)
+    runs, refusals = read_runs(runs_csv)
+    chosen = _chosen(runs, chip, stack)
+    key = (chosen[0].software.stack, chosen[0].chip)
+    start = prior_on(*key) if from_priors else calibration_for(*key)
+    spreads = None if from_priors else user_spreads(start)
+    calibration = fit_stack(chosen, start, spreads=spreads, folds=not no_cross_validation)
+    write_atomically(out, to_text(calibration))
+    if as_json:
+        print_json({"file": str(out), "refused": len(refusals)} | calibration.to_json())
+        return
+    click.echo(_text(calibration, start))
+    click.echo(f"\nwritten to {out}" + (f"; {len(refusals)} rows refused" if refusals else ""))
+
+
+def _chosen(runs: Sequence["Run"], chip: str | None, stack: str | None) -> list["Run"]:
+    """Runs of one stack on one generation of chips; SpecError where the choice is empty or not unique."""
+    from jaxscale.calibrate import chip_generation
+
+    chips = {run.chip for run in runs}
+    wanted = chip_generation(chip) if chip else None
+    if wanted is not None and wanted not in chips:
+        raise SpecError(
+            f"--chip={chip}: no run is on it; the runs are on {', '.join(sorted(chips))}.{nearest(wanted, chips)}"
+        )
+    here = [run for run in runs if wanted in (None, run.chip)]
+    stacks = {run.software.stack for run in here}
+    if stack is not None and stack not in stacks:
+        raise SpecError(
+            f"--stack={stack}: no such run; the runs are of {', '.join(sorted(stacks))}.{nearest(stack, stacks)}"
+        )
+    here = [run for run in here if stack in (None, run.software.stack)]
+    keys = sorted({(run.software.stack, run.chip) for run in here})
+    if len(keys) > 1:
+        listed = ", ".join(f"{name} on {generation}" for name, generation in keys)
+        raise SpecError(f"one stack on one chip is fitted at a time; choose with --stack and --chip among: {listed}")
+    return here
+
+
+def _text(calibration: "Calibration", start: "Calibration") -> str:
+    """Every fitted constant with its interval and what it was before."""
+    from jaxscale.calibrate import CONSTANTS
+
+    lines = [calibration.describe()]
+    held = calibration.provenance.get("held_out")
+    if held:
+        lines.append(
+            f"error of step time on runs left out ({held['left_out']} by {held['left_out']}): median {100 * held['median']:.1f}%, "
+            f"90th percentile {100 * held['p90']:.1f}%"
+        )
+    lines.append(
+        f"80% interval of a prediction: a factor of {2.718281828 ** (1.2816 * calibration.sigma_log):.3f} either way\n"
+    )
+    lines.append(f"{'constant':32s} {'value':>10s} {'80% interval':>23s} {'before':>10s}")
+    for constant in CONSTANTS:
+        fitted = calibration.fitted.get(constant.name)
+        if fitted is None:
+            continue
+        interval = f"{fitted.low:.4g} to {fitted.high:.4g}"
+        lines.append(f"{constant.name:32s} {fitted.value:10.4g} {interval:>23s} {start.value(constant):10.4g}")
+    return "\n".join(lines)
