@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxscale.runtime.canonical import from_canonical
 from jaxscale.runtime.optimizer import optimizer_specs
 from jaxscale.runtime.placement.params import ParamPlan, gather, is_plan, local_shape
-from jaxscale.runtime.placement.stages import pack, unpack
+from jaxscale.runtime.placement.stages import pack
 from jaxscale.runtime.program.program import Program
 from jaxscale.types.layout import Shard
 from jaxscale.zoo import init_params
@@ -135,42 +136,10 @@ def initial_params(program: Program, seed: int) -> Params:
     return _as_master(program, pack(program.shape, program.stages, params))
 
 
-def stacked_params(program: Program, canonical: Params) -> Params:
+def given_params(program: Program, canonical: Params) -> Params:
     """Given parameters in the zoo's order, stacked and padded as the layout needs them."""
     return _as_master(program, from_canonical(program, canonical))
 
 
 def _as_master(program: Program, params: Params) -> Params:
     return jax.tree.map(lambda x: x.astype(program.master_dtype), params)
-
-
-def to_canonical(program: Program, params: Params) -> Params:
-    """Global parameters, or a tree like them, as the zoo orders them and without padding."""
-    tree = unpack(program.shape, program.stages, params)
-    return tree | {name: _trim_vocab(program, name, tree[name]) for name in ("embedding", "head")}
-
-
-def from_canonical(program: Program, params: Params) -> Params:
-    """The inverse of `to_canonical`; padding is zero."""
-    tree = params | {name: _pad_vocab(program, name, params[name]) for name in ("embedding", "head")}
-    return pack(program.shape, program.stages, tree)
-
-
-def _vocab_dims(plan: ParamPlan) -> list[int]:
-    return [dim for dim, name in enumerate(plan.dims) if name == "vocab"]
-
-
-def _trim_vocab(program: Program, part: str, tree: Params) -> Params:
-    def one(plan: ParamPlan, x: Array) -> Array:
-        for dim in _vocab_dims(plan):
-            x = jax.lax.slice_in_dim(x, 0, program.shape.vocab_size, axis=dim)
-        return x
-
-    return jax.tree.map(one, program.plans[part], tree, is_leaf=is_plan)
-
-
-def _pad_vocab(program: Program, part: str, tree: Params) -> Params:
-    def one(plan: ParamPlan, x: Array) -> Array:
-        return jnp.pad(x, [(0, size - have) for size, have in zip(plan.shape, x.shape, strict=True)])
-
-    return jax.tree.map(one, program.plans[part], tree, is_leaf=is_plan)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxscale.runtime.canonical import to_canonical
 from jaxscale.runtime.optimizer import learning_rate, make_optimizer
 from jaxscale.runtime.options import TrainOptions
 from jaxscale.runtime.placement.mesh import build_mesh
@@ -19,14 +20,13 @@ from jaxscale.runtime.program.gradients import Losses, accumulate, global_norm, 
 from jaxscale.runtime.program.program import Program, make_program
 from jaxscale.runtime.state import (
     TrainState,
+    given_params,
     init_state,
     initial_params,
     move_offloaded,
     param_specs,
-    stacked_params,
     state_shardings,
     state_specs,
-    to_canonical,
     working_copy,
 )
 from jaxscale.types import Layout, ModelShape, Workload
@@ -59,13 +59,13 @@ class TrainStep:
         """
         made = functools.partial(initial_params, self.program, self.seed)
         if params is not None:
-            made = functools.partial(stacked_params, self.program, params)
+            made = functools.partial(given_params, self.program, params)
         on_mesh = jax.jit(made, out_shardings=self._param_shardings())()
         return jax.jit(self._init_mapped(), out_shardings=self.shardings, donate_argnums=0)(on_mesh)
 
     def _init_mapped(self) -> Any:
         local = functools.partial(init_state, self.program, self.optimizer)
-        return _map_shards(local, self.mesh, (self.specs.master,), self.specs)
+        return map_shards(local, self.mesh, (self.specs.master,), self.specs)
 
     def _param_shardings(self) -> Any:
         return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), self.specs.master)
@@ -103,7 +103,7 @@ class TrainStep:
             return reduce_gradients(self.program, grads), _loss_metrics(reduce_losses(self.program, losses))
 
         specs = param_specs(self.program, self.program.layout.optimizer_shard)
-        mapped = _map_shards(local, self.mesh, (self.specs, self.batch_sharding.spec), (specs, PartitionSpec()))
+        mapped = map_shards(local, self.mesh, (self.specs, self.batch_sharding.spec), (specs, PartitionSpec()))
 
         def whole(state: TrainState, batch: Batch) -> tuple[Any, Metrics]:
             grads, metrics = mapped(state, batch)
@@ -142,7 +142,7 @@ def build_step(
     shardings = state_shardings(program, mesh, specs)
     batch_sharding = NamedSharding(mesh, batch_spec(program.rules))
     local = functools.partial(_local_step, program, optimizer)
-    mapped = _map_shards(local, mesh, (specs, batch_sharding.spec), (specs, PartitionSpec()))
+    mapped = map_shards(local, mesh, (specs, batch_sharding.spec), (specs, PartitionSpec()))
     return TrainStep(
         program=program,
         mesh=mesh,
@@ -161,7 +161,7 @@ def _platform(devices: Sequence[jax.Device]) -> str:
     return "gpu" if platform in ("cuda", "rocm") else platform
 
 
-def _map_shards(function: Any, mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:
+def map_shards(function: Any, mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:
     """The one way into the mesh: fully manual, so that no collective comes from the compiler's partitioner."""
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 

@@ -3,6 +3,7 @@
 import jax
 import pytest
 
+jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxscale.runtime import Batch, TrainOptions, build_step
-from jaxscale.runtime.state import to_canonical
+from jaxscale.runtime import NO_TARGET, Batch, TrainOptions, build_step
+from jaxscale.runtime.canonical import to_canonical
 from jaxscale.types import (
     Layout,
     MLAShape,
@@ -37,9 +37,18 @@ SHAPES: dict[str, ModelShape] = {
         _BASE, name="window", num_layers=4, window=6, global_interval=2, norm_placement="sandwich", logit_softcap=9.0
     ),
     "learned": dataclasses.replace(
-        _BASE, name="learned", positions="learned", max_seq_len=32, norm="layernorm", norm_bias=True, mlp="gelu",
-        mlp_bias=True, attention_out_bias=True, qkv_bias=True, attention_sinks=True,
-    ),  # fmt: skip
+        _BASE,
+        name="learned",
+        positions="learned",
+        max_seq_len=32,
+        norm="layernorm",
+        norm_bias=True,
+        mlp="gelu",
+        mlp_bias=True,
+        attention_out_bias=True,
+        qkv_bias=True,
+        attention_sinks=True,
+    ),
     "alibi": dataclasses.replace(_BASE, name="alibi", positions="alibi", parallel_block=True),
     "moe": dataclasses.replace(_BASE, name="moe", moe=_MOE),
     "shared": dataclasses.replace(
@@ -47,16 +56,24 @@ SHAPES: dict[str, ModelShape] = {
         name="shared",
         num_layers=3,
         moe=dataclasses.replace(
-            _MOE, num_leading_dense_layers=1, num_shared_experts=1, shared_expert_d_ff=16, router="sigmoid",
-            router_bias=True, expert_bias=True,
+            _MOE,
+            num_leading_dense_layers=1,
+            num_shared_experts=1,
+            shared_expert_d_ff=16,
+            router="sigmoid",
+            router_bias=True,
+            expert_bias=True,
         ),
-    ),  # fmt: skip
+    ),
     "mla": dataclasses.replace(
         _BASE,
         name="mla",
         mla=MLAShape(kv_lora_rank=12, q_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8),
     ),
 }
+
+
+_OPTIONS = TrainOptions()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +85,7 @@ class Case:
     global_batch: int = 8
     optimizer: str = "adamw"
     packed: bool = False
-    options: TrainOptions = TrainOptions()
+    options: TrainOptions = _OPTIONS
 
     def __str__(self) -> str:
         extra = [] if self.optimizer == "adamw" else [self.optimizer]
@@ -107,8 +124,8 @@ def make_batch(workload: Workload, vocab_size: int, *, packed: bool) -> Batch:
     segments = (place[:, :, None] >= ends[:, None, :]).sum(-1).astype(np.int32)
     starts = np.concatenate([np.zeros((size[0], 1), int), ends], axis=1)
     positions = (place - np.take_along_axis(starts, segments, axis=1)).astype(np.int32)
-    last = np.isin(place + 1, ends[0]) & False | (place[:, :, None] + 1 == ends[:, None, :]).any(-1)
-    targets = np.where(last, -1, tokens[:, 1:]).astype(np.int32)
+    last = (place[:, :, None] + 1 == ends[:, None, :]).any(-1)
+    targets = np.where(last, NO_TARGET, tokens[:, 1:]).astype(np.int32)
     return Batch(tokens=tokens[:, :-1], targets=targets, segments=segments, positions=positions)
 
 
@@ -149,9 +166,7 @@ def check_parity(case: Case) -> None:
     np.testing.assert_allclose(found.losses, reference.losses, rtol=LOSS_TOLERANCE)
     if reference.gradients is None:
         return
-    pairs = zip(
-        jax.tree_util.tree_leaves_with_path(found.gradients), jax.tree.leaves(reference.gradients), strict=True
-    )
+    pairs = zip(jax.tree_util.tree_leaves_with_path(found.gradients), jax.tree.leaves(reference.gradients), strict=True)
     for (path, got), expected in pairs:
         scale = max(float(np.abs(expected).max()), 1e-12)
         np.testing.assert_allclose(

@@ -43,6 +43,11 @@ class MeshComms:
     sequence_parallel: bool
     context_method: ContextMethod
 
+    @property
+    def uses_ring(self) -> bool:
+        """Whether attention sends keys and values round a ring, by collective-permutes."""
+        return bool(self.context_axes) and self.context_method == "ring"
+
     def tensor_index(self) -> Array | int:
         """This device's place on the tensor axis."""
         return lax.axis_index(self.tensor_axes) if self.tensor_axes else 0

@@ -11,6 +11,7 @@ differ by at most one layer, the first ones being longer. Every chunk's paramete
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,7 @@ def split_layers(num_layers: int, num_chunks: int) -> tuple[range, ...]:
     """
     short, longer = divmod(num_layers, num_chunks)
     starts = [chunk * short + min(chunk, longer) for chunk in range(num_chunks + 1)]
-    return tuple(range(a, b) for a, b in zip(starts, starts[1:], strict=False))
+    return tuple(range(a, b) for a, b in itertools.pairwise(starts))
 
 
 def plan_stages(shape: ModelShape, layout: Layout) -> StagePlan:

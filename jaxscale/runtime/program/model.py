@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxscale.runtime.placement.params import is_plan
 from jaxscale.runtime.program.batch import NO_TARGET, Batch, token_positions
+from jaxscale.runtime.program.branch import switch_where
 from jaxscale.runtime.program.program import Program
 from jaxscale.runtime.program.remat import LAYER_INPUT, remat_layer
 from jaxscale.runtime.program.weights import fetch, stage_index
@@ -135,8 +136,7 @@ def _run_tabled(
 ) -> Flow:
     """Slot by slot, each running the kind of layer that the table names; chunks may have different numbers of them."""
     plans = program.plans["segments"][0]
-    structures = [kind.moe for kind in dict.fromkeys(program.stages.kinds)]
-    order = list(dict.fromkeys(structures))
+    order = list(dict.fromkeys(kind.moe for kind in program.stages.kinds))  # of the stacks
     layers = [make_layer(program, kind, plans[order.index(kind.moe)], in_loop=True) for kind in program.stages.kinds]
 
     def run(kind: int, row: Array, flow: Flow) -> Flow:
@@ -147,10 +147,9 @@ def _run_tabled(
         )
         return layers[kind](stored_row, slot_row, flow, context)
 
-    branches = [lambda row, flow: flow, *(functools.partial(run, kind) for kind in range(len(layers)))]
-
     def step(flow: Flow, slot: Array) -> tuple[Flow, None]:
-        return lax.switch(slot[0] + 1, branches, slot[1], flow), None
+        kinds = [functools.partial(run, kind, slot[1], flow) for kind in range(len(layers))]
+        return switch_where(program, slot[0] + 1, [lambda: flow, *kinds]), None
 
     table = jnp.asarray([[(kind, row) for kind, _, row in chunk] for chunk in program.stages.slots], jnp.int32)
     flow, _ = lax.scan(step, flow, table[number])

@@ -24,6 +24,7 @@ from jax import lax
 from jaxscale.runtime.comms.collectives import rotate, shift
 from jaxscale.runtime.placement.rules import PIPELINE_AXES
 from jaxscale.runtime.program.batch import Batch, take_microbatch
+from jaxscale.runtime.program.branch import run_where
 from jaxscale.runtime.program.model import build_context, embed_tokens, run_chunk, token_loss
 from jaxscale.runtime.program.program import Program
 from jaxscale.runtime.program.weights import fetch, make_slots, select_chunk, stage_index
@@ -96,7 +97,7 @@ def _scan_loss(
             flow = run_chunk(program, *rows, stream, build_context(program, microbatch), unit.chunk)
             return flow.stream, flow.aux
 
-        stream, own_aux = lax.cond(unit.valid, work, lambda: (stream, jnp.zeros(())))
+        stream, own_aux = run_where(program, unit.valid, work, lambda: (stream, jnp.zeros(())))
         leaves = unit.valid & (stage == stages - 1) & (unit.chunk == chunks - 1)
         loss += lax.cond(leaves, lambda: last(ends, stream, microbatch), lambda: jnp.zeros(()))
         return (shift(stream, _AXIS), loss, aux + own_aux), None
@@ -172,10 +173,15 @@ class _Stage:
         def work() -> tuple[Array, Array]:
             microbatch = take_microbatch(self.batches, index)
             # The last stage's forward pass is part of its backward pass in the same tick.
-            sent = lax.cond(self.is_last, lambda: carry.forward, lambda: self._send(carry.forward, ends, microbatch))
+            sent = run_where(
+                self.program,
+                self.is_last,
+                lambda: carry.forward,
+                lambda: self._send(carry.forward, ends, microbatch),
+            )
             return sent, carry.inputs.at[index % self.depth].set(carry.forward)
 
-        return lax.cond(self.exists(index), work, lambda: (carry.forward, carry.inputs))
+        return run_where(self.program, self.exists(index), work, lambda: (carry.forward, carry.inputs))
 
     def _send(self, stream: Array, ends: Params, microbatch: Batch) -> Array:
         program = self.program
@@ -197,7 +203,7 @@ class _Stage:
         def idle() -> Any:
             return *jax.tree.map(jnp.zeros_like, wrt), jnp.zeros(()), jnp.zeros(())
 
-        return lax.cond(self.exists(index), work, idle)
+        return run_where(self.program, self.exists(index), work, idle)
 
     def tick(self, carry: _Carry, number: Array) -> tuple[_Carry, None]:
         """One forward and one backward pass, and the sends between stages."""

@@ -1,4 +1,4 @@
-"""Remat policies by op name: what of a layer's forward pass is kept for its backward pass, on the device or the host."""
+"""Remat policies by op name: what of a layer's forward pass is kept for its backward pass, and where."""
 
 from collections.abc import Callable
 from typing import Any

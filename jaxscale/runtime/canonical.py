@@ -1,0 +1,80 @@
+"""The form of parameters and optimizer state that no layout changes: the zoo's order of layers, no padding.
+
+Checkpoints hold it, so that what one layout saved another restores; parity tests compare it.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxscale.runtime.placement.params import ParamPlan, is_plan
+from jaxscale.runtime.placement.stages import pack, unpack
+from jaxscale.runtime.program.program import Program
+
+Array = jax.Array
+Params = Any
+
+_ENDS = ("embedding", "head")  # the parts that have a vocabulary dim
+_PARTS = frozenset({*_ENDS, "segments"})
+
+
+def is_param_tree(x: Any) -> bool:
+    """Whether `x` is a tree like the model's parameters: themselves, or an optimizer's state of each of them."""
+    return isinstance(x, dict) and set(x) == _PARTS
+
+
+def to_canonical(program: Program, tree: Params) -> Params:
+    """Global arrays, stacked and padded for a layout, in the form that no layout changes."""
+    found = unpack(program.shape, program.stages, tree)
+    return found | {part: _resize_vocab(program, part, found[part], pad=False) for part in _ENDS}
+
+
+def from_canonical(program: Program, tree: Params) -> Params:
+    """The inverse of `to_canonical`; padding is zero, as it is throughout training."""
+    padded = tree | {part: _resize_vocab(program, part, tree[part], pad=True) for part in _ENDS}
+    return pack(program.shape, program.stages, padded)
+
+
+def _resize_vocab(program: Program, part: str, tree: Params, *, pad: bool) -> Params:
+    """Add or drop the padding of every array's vocabulary dim."""
+
+    def of_param(plan: ParamPlan, states: Any) -> Any:
+        padded = next((size for size, dim in zip(plan.shape, plan.dims, strict=True) if dim == "vocab"), 0)
+        if padded in (0, program.shape.vocab_size):
+            return states
+        return jax.tree.map(lambda x: _resize(x, plan, padded, program.shape.vocab_size, pad=pad), states)
+
+    return jax.tree.map(of_param, program.plans[part], tree, is_leaf=is_plan)
+
+
+def _resize(x: Array, plan: ParamPlan, padded: int, vocab_size: int, *, pad: bool) -> Array:
+    have, want = (vocab_size, padded) if pad else (padded, vocab_size)
+    if x.ndim == len(plan.dims):
+        dims = [dim for dim, name in enumerate(plan.dims) if name == "vocab"]
+    else:  # factored statistics, whose dims have no names
+        dims = [dim for dim, size in enumerate(x.shape) if size == have]
+    for dim in dims:
+        if pad:
+            x = jnp.pad(x, [(0, want - have if d == dim else 0) for d in range(x.ndim)])
+        else:
+            x = jax.lax.slice_in_dim(x, 0, want, axis=dim)
+    return x
+
+
+def convert_state(program: Program, tree: Any, *, to: bool) -> Any:
+    """Apply `to_canonical` or its inverse to every tree in `tree` that is like the parameters."""
+    convert = to_canonical if to else from_canonical
+    return jax.tree.map(lambda x: convert(program, x) if is_param_tree(x) else x, tree, is_leaf=is_param_tree)
+
+
+def fit_sharding(shape: tuple[int, ...], mesh: Mesh, spec: PartitionSpec) -> NamedSharding:
+    """`spec` on a mesh, less the axes that do not divide their dim of `shape`."""
+    fitted = []
+    for size, axes in zip(shape, spec, strict=False):
+        names = (axes,) if isinstance(axes, str) else tuple(axes or ())
+        degree = math.prod(mesh.shape[name] for name in names)
+        fitted.append(names if names and size % degree == 0 else None)
+    return NamedSharding(mesh, PartitionSpec(*fitted))
