@@ -46,9 +46,14 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(verb, help_text) for verb, (_, help_text) in VERBS.items()])
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="jaxscale")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """How a distributed training run will perform, before you pay for it.
 
     \b
@@ -57,6 +62,8 @@ def cli() -> None:
       jaxscale models
       jaxscale clusters
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The checks of `jaxscale search --check`: the ranked list walked down until enough layouts have passed."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def _compiled(result: SearchResult, rows: dict[int, CheckedLayout], said: Said) 
     left = iter(list(rows.values())[: result.num_top * MOST_TRIES])
     while True:
         lacking = result.num_top - sum(row.passed for row in done.values())
-        batch = [row for row, _ in zip(left, range(lacking), strict=False)]
+        batch = list(itertools.islice(left, lacking))
         if not batch:
             return done
         said(f"compiling {', '.join(f'#{row.rank}' for row in batch)} for {result.cluster.name}")

@@ -1,0 +1,102 @@
+"""`jaxscale predict`, `explain` and `bench`."""
+
+import json
+
+import pytest
+
+SMALL = ("llama3-8b", "--cluster", "v5p-64", "--seq-len", "8192", "--global-batch-size", "128")
+LAYOUT = "fsdp=8,tensor=4,remat=full"
+
+
+def test_predict_shows_time_and_memory(jaxscale) -> None:
+    answer = jaxscale("predict", *SMALL, "--layout", LAYOUT)
+    assert answer.code == 0
+    assert max(map(len, answer.out.splitlines())) <= 80
+    for words in ("step time", "MFU, HFU", "matmul", "activations", "Sent by one device"):
+        assert words in answer.out
+
+
+def test_predict_json_is_the_estimate(jaxscale) -> None:
+    record = json.loads(jaxscale("predict", *SMALL, "--layout", LAYOUT, "--json").out)
+    assert record["layout"]["tensor"] == 4
+    assert sum(record["time_parts_s"].values()) == pytest.approx(record["step_time_s"])
+    assert sum(record["memory_bytes"]["parts"].values()) == pytest.approx(record["memory_bytes"]["total"])
+    assert record["fits"] is True
+
+
+def test_predict_on_several_clusters(jaxscale) -> None:
+    answer = jaxscale("predict", *SMALL, "--cluster", "h100-sxm:32", "--layout", LAYOUT, "--json")
+    assert [record["cluster"] for record in json.loads(answer.out)["results"]] == ["v5p-64", "h100-sxm:32"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        ("fsdp=8,tensor=8", "64 devices, but there are 32"),
+        ("fsdp=2,tensor=16", "does not divide num_kv_heads=8"),
+        ("fsdp=8,tensr=4", "Did you mean tensor"),
+        ("fsdp=0", "fsdp=0 must be between"),
+        ("fsdp", "not written as name=value"),
+    ],
+)
+def test_predict_refuses_layouts_that_cannot_run(layout: str, said: str, jaxscale) -> None:
+    answer = jaxscale("predict", *SMALL, "--layout", layout)
+    assert answer.code == 2
+    assert said in answer.err
+
+
+def test_predict_needs_a_layout(jaxscale) -> None:
+    assert "--layout is missing" in jaxscale("predict", *SMALL).err
+
+
+def test_explain_tells_what_bounds_it_and_what_would_help(jaxscale) -> None:
+    answer = jaxscale("explain", *SMALL, "--layout", LAYOUT, "--quiet")
+    assert answer.code == 0
+    assert max(map(len, answer.out.splitlines())) <= 80
+    for words in (
+        "It is bound by",
+        "At the peak a device holds",
+        "The best single changes",
+        "saves",
+        "Against the best",
+    ):
+        assert words in " ".join(answer.out.split())
+
+
+def test_explained_gains_are_the_predictions_of_the_changed_layouts(jaxscale) -> None:
+    record = json.loads(jaxscale("explain", *SMALL, "--layout", LAYOUT, "--quiet", "--json").out)
+    assert len(record["improvements"]) == 3
+    for improvement in record["improvements"]:
+        text = improvement["estimate"]["layout_text"]
+        predicted = json.loads(jaxscale("predict", *SMALL, "--layout", text, "--json").out)
+        assert predicted["step_time_s"] == pytest.approx(improvement["estimate"]["step_time_s"])
+        assert predicted["step_time_s"] < record["estimate"]["step_time_s"]
+
+
+def test_explain_against_another_layout(jaxscale) -> None:
+    answer = jaxscale("explain", *SMALL, "--layout", LAYOUT, "--against", "fsdp=32,remat=full")
+    said = " ".join(answer.out.split())
+    assert "Against the other layout" in said
+    assert "faster" in said
+
+
+def test_explain_an_illegal_layout(jaxscale) -> None:
+    answer = jaxscale("explain", *SMALL, "--layout", "fsdp=2,tensor=16")
+    said = " ".join(answer.out.split())
+    assert answer.code == 0
+    assert "It cannot run: tensor=16 does not divide num_kv_heads=8; divisors: 1, 2, 4, 8." in said
+    assert "The nearest that can" in said
+
+
+def test_explain_a_layout_that_does_not_fit(jaxscale) -> None:
+    answer = jaxscale("explain", *SMALL, "--layout", "data=32,zero=0,remat=none,microbatch=4", "--quiet")
+    said = " ".join(answer.out.split())
+    assert "too much: it does not fit" in said
+    assert "Single changes after which it fits" in said
+
+
+def test_bench_search_reports_a_rate(jaxscale, monkeypatch) -> None:
+    monkeypatch.setattr("jaxscale.cli.bench.CASES", (("gpt2-124m", "h100-sxm:8", 16),))
+    record = json.loads(jaxscale("bench", "search", "--json", "--repeat", "1").out)
+    assert record["layouts_per_s"] > 0
+    assert record["cases"][0]["num_layouts"] == record["num_layouts"]
