@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from jaxscale.aot.hlo import CollectiveCall, Program, ScheduledOp
 
 HOST = "host"
+COMPUTE, LOOPS = "compute", "loops"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +43,27 @@ class AssembledTime:
         return self.compute_s + sum(self.communication_s.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """A stretch of the replayed step on one track: `compute`, `loops`, or a channel."""
+
+    track: str
+    name: str
+    begin_s: float
+    end_s: float
+    detail: str = ""
+
+
 def assemble(program: Program, prices: Prices) -> AssembledTime:
     """Run the schedule once through with these prices."""
     return _Replay(program, prices).computation(program.entry)
+
+
+def replay(program: Program, prices: Prices, *, trips: int = 2) -> tuple[Slice, ...]:
+    """The step as slices of time; of each loop the first `trips` trips are drawn, the others are one slice."""
+    recorder = _Recorder(program, prices, trips)
+    recorder.computation(program.entry)
+    return tuple(recorder.slices)
 
 
 def channel_name(axes: tuple[str, ...]) -> str:
@@ -71,7 +90,7 @@ class _Replay:
 
     def _run(self, op: ScheduledOp, clock: "_Clock") -> None:
         if op.body:
-            clock.add(self.computation(op.body), op.trips)
+            self._loop(op, clock)
             return
         if op.waits_for:
             clock.wait(op.waits_for)
@@ -79,54 +98,115 @@ class _Replay:
         if op.host_bytes:
             transfers.append((HOST, self._prices.host_s(op.host_bytes)))
         for channel, seconds in transfers:
-            clock.transfer(op.name, channel, seconds)
-        if not op.starts:
-            if transfers:
-                clock.wait(op.name)
-            if not op.collectives:
-                clock.compute(self._prices.op_s(op))
+            self._drawn(op, channel, *clock.transfer(op.name, channel, seconds))
+        if op.starts:
+            return
+        if transfers:
+            clock.wait(op.name)
+        if not op.collectives:
+            self._drawn(op, COMPUTE, *clock.compute(self._prices.op_s(op)))
+
+    def _loop(self, op: ScheduledOp, clock: "_Clock") -> None:
+        clock.add(self.computation(op.body), op.trips)
+
+    def _drawn(self, op: ScheduledOp, track: str, begin_s: float, end_s: float) -> None:
+        """Told of every stretch of time; a plain replay keeps none."""
+
+
+class _Recorder(_Replay):
+    """A replay that keeps the stretches of time, with a few trips of each loop in full."""
+
+    def __init__(self, program: Program, prices: Prices, trips: int) -> None:
+        super().__init__(program, prices)
+        self._trips = trips
+        self._offset_s = 0.0
+        self.slices: list[Slice] = []
+
+    def computation(self, name: str) -> AssembledTime:
+        """Time of one run, drawn anew each time."""
+        clock = _Clock()
+        for op in self._program.schedules[name]:
+            self._run(op, clock)
+        return clock.read()
+
+    def _loop(self, op: ScheduledOp, clock: "_Clock") -> None:
+        whole = int(op.trips)
+        drawn = min(whole, self._trips)
+        inner = None
+        for _ in range(drawn):
+            inner = self._inside(op.body, clock)
+        if inner is not None and whole > drawn:
+            begin_s = self._offset_s + clock.now_s
+            clock.add(inner, whole - drawn)
+            end_s = self._offset_s + clock.now_s
+            self.slices.append(
+                Slice(track=LOOPS, name=f"{whole - drawn} more of {op.name}", begin_s=begin_s, end_s=end_s)
+            )
+
+    def _inside(self, body: str, clock: "_Clock") -> AssembledTime:
+        outer_s = self._offset_s
+        self._offset_s += clock.now_s
+        inner = self.computation(body)
+        self._offset_s = outer_s
+        clock.add(inner, 1.0)
+        return inner
+
+    def _drawn(self, op: ScheduledOp, track: str, begin_s: float, end_s: float) -> None:
+        if end_s > begin_s:
+            at = self._offset_s
+            self.slices.append(
+                Slice(track=track, name=op.name, begin_s=at + begin_s, end_s=at + end_s, detail=op.source)
+            )
 
 
 class _Clock:
     """Time as ops run one after another beside transfers on their channels."""
 
     def __init__(self) -> None:
-        self._now = 0.0
+        self.now_s = 0.0
         self._compute = 0.0
         self._exposed: dict[str, float] = {}
         self._communication: dict[str, float] = {}
         self._free: dict[str, float] = {}  # when a channel has sent all that was started
         self._started: dict[str, list[tuple[str, float]]] = {}  # op -> (channel, when it ends)
 
-    def compute(self, seconds: float) -> None:
-        self._now += seconds
+    def compute(self, seconds: float) -> tuple[float, float]:
+        """Run for some seconds; returns when it began and ended."""
+        begin_s = self.now_s
+        self.now_s += seconds
         self._compute += seconds
+        return begin_s, self.now_s
 
-    def transfer(self, op: str, channel: str, seconds: float) -> None:
-        end = max(self._now, self._free.get(channel, 0.0)) + seconds
+    def transfer(self, op: str, channel: str, seconds: float) -> tuple[float, float]:
+        """Start sending as soon as the channel is free; returns when it begins and ends."""
+        begin = max(self.now_s, self._free.get(channel, 0.0))
+        end = begin + seconds
         self._free[channel] = end
         self._started.setdefault(op, []).append((channel, end))
         self._communication[channel] = self._communication.get(channel, 0.0) + seconds
+        return begin, end
 
     def wait(self, op: str) -> None:
+        """Stand still until what an op started has arrived."""
         for channel, end in self._started.pop(op, []):
-            if end > self._now:
-                self._exposed[channel] = self._exposed.get(channel, 0.0) + end - self._now
-                self._now = end
+            if end > self.now_s:
+                self._exposed[channel] = self._exposed.get(channel, 0.0) + end - self.now_s
+                self.now_s = end
 
     def add(self, inner: AssembledTime, times: float) -> None:
         """Run a whole computation `times` times; it finds and leaves the channels free."""
-        self._now += inner.total_s * times
+        self.now_s += inner.total_s * times
         self._compute += inner.compute_s * times
         for mine, its in ((self._exposed, inner.exposed_s), (self._communication, inner.communication_s)):
             for channel, seconds in its.items():
                 mine[channel] = mine.get(channel, 0.0) + seconds * times
 
     def read(self) -> AssembledTime:
+        """The time so far, after waiting for all that is under way."""
         for op in list(self._started):
             self.wait(op)
         return AssembledTime(
-            total_s=self._now,
+            total_s=self.now_s,
             compute_s=self._compute,
             exposed_s=self._exposed,
             communication_s=self._communication,

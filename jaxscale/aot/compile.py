@@ -55,7 +55,7 @@ def try_compile(
     cache = Cache() if cache is None else cache
     kept = None if request.dump_dir else cache.get(key)
     if kept is not None:
-        return decode(CompiledStep, kept | {"cached": True})
+        return decode(CompiledStep, kept | {"cached": True, "hlo_path": ""})
     with Child(request) as child, (canceller or Canceller()).watching(child):
         result = child.wait(timeout_s)
     if result.status != "failed":

@@ -46,9 +46,11 @@ def command(grid_path: str, workers: int | None, timeout_s: float, as_json: bool
         raise InfeasibleError(f"{grid_path}: no layout of the grid can run its models on its clusters")
     requests = [CompileRequest(shape=c.shape, workload=c.workload, layout=c.layout, cluster=c.cluster) for c in found]
     rows: dict[int, dict[str, Any]] = {}
+    notes: set[str] = set()
     agreements: dict[int, Agreement] = {}
     for index, step in compile_layouts(requests, workers=workers, timeout_s=timeout_s):
         rows[index], agreement = _row(found[index], step)
+        notes.add(step.target.note)
         if agreement is not None:
             agreements[index] = agreement
         click.echo(f"{len(rows)}/{len(found)} {_line(found[index], step, agreement)}", err=True)
@@ -60,10 +62,13 @@ def command(grid_path: str, workers: int | None, timeout_s: float, as_json: bool
                 "cases": [rows[index] for index in sorted(rows)],
                 "summary": {name: _spread_record(s) for name, s in summary.items()},
                 "verdicts_agree": sum(verdicts) / len(verdicts) if verdicts else None,
+                "notes": sorted(notes - {""}),
             }
         )
         return
     _print(found, agreements, summary, verdicts)
+    for note in sorted(notes - {""}):
+        click.echo(f"\n{note}")
 
 
 def _row(case: Case, step: CompiledStep) -> tuple[dict[str, Any], Agreement | None]:

@@ -1,8 +1,9 @@
 """A compiled step as an `Estimate`: the schedule is the compiler's, the prices of its ops are the cost model's."""
 
+import json
 from dataclasses import dataclass
 
-from jaxscale.aot.assemble import AssembledTime, Prices, assemble
+from jaxscale.aot.assemble import COMPUTE, AssembledTime, Prices, assemble, replay
 from jaxscale.aot.hlo import CollectiveCall, ScheduledOp
 from jaxscale.aot.request import CompileRequest
 from jaxscale.aot.result import CompiledStep
@@ -10,6 +11,7 @@ from jaxscale.cost import metrics
 from jaxscale.cost.compute import matmul_s
 from jaxscale.cost.parallel import Network, network
 from jaxscale.cost.problem import Problem, problem
+from jaxscale.errors import SpecError
 from jaxscale.types import Cluster, Estimate, Layout, LayoutBatch, ModelShape, Stack, Workload
 
 
@@ -41,12 +43,30 @@ class OpPrices:
         return num_bytes / self.p.device.host_bytes_per_s
 
 
+def step_prices(step: CompiledStep, p: Problem) -> Prices:
+    """The cost model's prices for a step's ops."""
+    prices = OpPrices(p=p, net=network(p, LayoutBatch.from_layouts([step.layout])))
+    return Prices(op_s=prices.op_s, collective_s=prices.collective_s, host_s=prices.host_s)
+
+
 def assembled_time(step: CompiledStep, p: Problem) -> AssembledTime | None:
     """The time of a compiled step's schedule; None where the step has none."""
     if step.program is None or step.status != "compiled":
         return None
-    prices = OpPrices(p=p, net=network(p, LayoutBatch.from_layouts([step.layout])))
-    return assemble(step.program, Prices(op_s=prices.op_s, collective_s=prices.collective_s, host_s=prices.host_s))
+    return assemble(step.program, step_prices(step, p))
+
+
+def compiled_trace(step: CompiledStep, shape: ModelShape, workload: Workload, cluster: Cluster) -> str:
+    """The compiled schedule on a time axis, for ui.perfetto.dev; of each loop two trips are drawn in full."""
+    from jaxscale.report.trace import TraceRecord, record_events
+
+    assert step.program is not None, "callers ask for the trace of a compiled step"
+    slices = replay(step.program, step_prices(step, problem(shape, workload, cluster)))
+    records = [
+        TraceRecord(f"{s.name} {s.detail}".strip(), s.track, s.begin_s, s.end_s - s.begin_s)
+        for s in sorted(slices, key=lambda s: s.track != COMPUTE)
+    ]
+    return json.dumps({"displayTimeUnit": "ms", "traceEvents": record_events(records)})
 
 
 def compiled_estimate(
@@ -86,8 +106,6 @@ def compile_request(
     dump: str = "",
 ) -> CompileRequest:
     """A request from what a command line says; flags are written `name=value`."""
-    from jaxscale.errors import SpecError
-
     pairs = []
     for flag in flags:
         name, separator, value = flag.removeprefix("--").partition("=")

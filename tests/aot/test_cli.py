@@ -42,7 +42,11 @@ def run(folder, *more: str):
 
 
 def test_compile_then_again_from_the_cache_then_clear(folder, monkeypatch):
-    record = json.loads(run(folder, "--json").stdout)
+    dump = folder / "dump"
+    record = json.loads(run(folder, "--json", "--dump", str(dump)).stdout)
+    assert (dump / "step.optimized_hlo.txt").exists()
+    slices = [e for e in json.loads((dump / "step.trace.json").read_text())["traceEvents"] if e["ph"] == "X"]
+    assert max(s["ts"] + s["dur"] for s in slices) == pytest.approx(record["step_time_s"] * 1e6)
     assert record["tier"] == "compiled"
     assert record["status"] == "compiled"
     assert record["compiler"]["cached"] is False
