@@ -35,6 +35,7 @@ LayerKind = Literal["dense", "moe"]
 Axis = Literal["tensor", "context", "expert", "fsdp", "data", "pipeline"]
 
 FLOAT32 = 4.0
+CHIPS_PER_TPU_HOST = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class Exchange:
     count: Number
     seconds: Number  # of all `count` calls
     wire_bytes: Number  # sent by one device in all `count` calls
+    as_all_reduce: Number = 0.0  # 1 where the compiler sums whole arrays instead of scattering (`_summed_whole`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +74,30 @@ class Network:
             size = size * getattr(self.layouts, a)
         count = count * (size > 1)
         each_s: Number = 0.0
+        latency_s = p.stack.collective_latency_s
         if np.any(count):
-            latency_s = p.stack.collective_latency_s
             each_s = collective_s(kind, bytes_each, members, self.levels, latency_s=latency_s, xp=p.xp)
+        wire, summed = wire_bytes(kind, bytes_each, size), self._summed_whole(kind, size)
+        if np.any(summed):
+            whole_s = collective_s("all-reduce", bytes_each, members, self.levels, latency_s=latency_s, xp=p.xp)
+            each_s = p.xp.where(summed, whole_s, each_s)
+            wire = p.xp.where(summed, 2.0 * wire, wire)
         return Exchange(
             name=name, kind=kind, axis=axis, axes=axes, phase=phase, bytes_each=bytes_each, count=count,
-            seconds=each_s * count, wire_bytes=wire_bytes(kind, bytes_each, size) * count,
+            seconds=each_s * count, wire_bytes=wire * count,
+            as_all_reduce=summed,
         )  # fmt: skip
+
+    def _summed_whole(self, kind: str, size: Number) -> Number:
+        """Where the TPU compiler turns a reduce-scatter into an all-reduce and a slice.
+
+        libtpu 0.0.52 does so for a group of every device of a slice of more than one host (4 chips); groups of a part
+        of the slice are scattered. Seen by compiling `lax.psum_scatter` for v5p, v5e and v6e slices.
+        """
+        if kind != "reduce-scatter" or self.p.device.kind != "tpu" or not self.p.stack.spmd:
+            return 0.0
+        devices = self.p.num_chips * self.p.devices_per_chip
+        return (size == devices) & (self.p.num_chips > CHIPS_PER_TPU_HOST)
 
 
 def network(p: Problem, layouts: LayoutBatch) -> Network:
@@ -187,8 +206,13 @@ def vocabulary_exchanges(net: Network, tokens: Number) -> Iterator[Exchange]:
     yield net.exchange("loss", "all-reduce", "tensor", axes, "forward", tokens * FLOAT32, 3.0)
 
 
-def weight_exchanges(net: Network, weights: Weights, count: Number) -> Iterator[Exchange]:
-    """Gathers and reductions of one set of weights, `count` arrays a microbatch of `weights.elements` in all."""
+def weight_exchanges(net: Network, weights: Weights) -> Iterator[Exchange]:
+    """Gathers and reductions of one set of weights, which comes in `weights.arrays` arrays.
+
+    A layer's weights are gathered again in its backward pass; those of embedding and head are kept from forward to
+    backward, but a tied embedding is gathered apart for the lookup and for the head.
+    """
+    count = weights.arrays
     p, layouts = net.p, net.layouts
     params, grads, optim = layouts.params_shard, layouts.grads_shard, layouts.optimizer_shard
     each = weights.elements / count
@@ -204,7 +228,7 @@ def weight_exchanges(net: Network, weights: Weights, count: Number) -> Iterator[
         zero1, updated = (grads < level) & (optim == level), (params < level) & (optim == level)
         rows += [
             ("weights", "all-gather", "fsdp", axes, "forward", gathered, zero3),
-            ("weights", "all-gather", "fsdp", axes, "backward", gathered, zero3),
+            ("weights", "all-gather", "fsdp", axes, "backward", gathered, zero3 * weights.gathered_again),
             ("gradients", "reduce-scatter", "fsdp", axes, "backward", reduced, zero3 | zero2),
             ("gradients", "reduce-scatter", "data", axes, "step", reduced, zero1),
             ("updated weights", "all-gather", "data", axes, "step", gathered, updated),
@@ -213,7 +237,7 @@ def weight_exchanges(net: Network, weights: Weights, count: Number) -> Iterator[
     rows.append(("gradients", "all-reduce", "data", wide, "step", reduced, optim == 0))
     rows.append(("gradients", "all-reduce", "data", ("data",), "step", reduced / members, optim == 1))
     for name, kind, axis, axes, phase, payload, used in rows:
-        if used.any():
+        if np.any(used):
             yield net.exchange(name, kind, axis, axes, phase, payload, count * used)
 
 

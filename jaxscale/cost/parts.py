@@ -77,7 +77,9 @@ def layer_activations(
         total = {
             "saved": sum((costs[name].output_bytes + costs[name].extra_bytes for name in plan.saved), 0.0 * largest),
             "host": sum((costs[name].output_bytes + costs[name].extra_bytes for name in plan.offloaded), 0.0 * largest),
-            "again": sum((costs[name].output_bytes + costs[name].extra_bytes for name in plan.recomputed), 0.0 * largest),
+            "again": sum(
+                (costs[name].output_bytes + costs[name].extra_bytes for name in plan.recomputed), 0.0 * largest
+            ),
         }
         on_host = policy.offload_layer_input
         saved.append(total["saved"] + (0.0 if on_host else stream))
@@ -198,10 +200,10 @@ def _exchanges(p: Problem, kinds: list[parallel.LayerKind], rows: LayoutBatch) -
     for kind in kinds:
         scopes[kind] = list(parallel.layer_exchanges(net, kind, 1.0, tokens.full))
         for group in weights.layer_weights(p, kind, rows):
-            scopes[kind] += parallel.weight_exchanges(net, group, group.arrays)
+            scopes[kind] += parallel.weight_exchanges(net, group)
     scopes["vocabulary"] = list(parallel.vocabulary_exchanges(net, tokens.full))
     for group in weights.held_vocabulary(p, rows):
-        scopes["vocabulary"] += parallel.weight_exchanges(net, group, group.arrays)
+        scopes["vocabulary"] += parallel.weight_exchanges(net, group)
     scopes["pipeline"] = list(parallel.pipeline_exchanges(net, tokens.residual, 1.0))
     return scopes
 

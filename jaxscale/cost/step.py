@@ -124,7 +124,8 @@ def collectives_row(p: Problem, batch: EstimateBatch, layouts: LayoutBatch, row:
             if not count:
                 continue
             axes = tuple(axis for axis in exchange.axes if getattr(layouts, axis)[row] > 1)
-            sums = totals.setdefault((exchange.kind, axes, exchange.name), [0.0, 0.0, 0.0])
+            kind = "all-reduce" if _at(exchange.as_all_reduce, source) else exchange.kind
+            sums = totals.setdefault((kind, axes, exchange.name), [0.0, 0.0, 0.0])
             sums[0] += count
             sums[1] += count * _at(exchange.bytes_each, source)
             sums[2] += _at(exchange.wire_bytes, source) * repeats

@@ -28,6 +28,7 @@ class Weights:
     elements: Number
     small: Number
     arrays: float
+    gathered_again: bool = True  # a second time in every microbatch, where ZeRO splits the parameters
 
 
 def layer_weights(p: Problem, kind: Literal["dense", "moe"], layouts: LayoutBatch) -> tuple[Weights, ...]:
@@ -61,11 +62,25 @@ def vocabulary_weights(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
     """
     inv = p.inventory
     group = (*DENSE_GROUP, "pipeline") if p.stack.spmd else DENSE_GROUP
+    tied = inv.numbers.structure.tied
     vocabulary = padded_vocabulary(p, layouts) / layouts.tensor * inv.numbers.d_model
-    embedding = Weights(part="embedding", group=group, elements=vocabulary + inv.position_params, small=0.0, arrays=1.0)
+    embedding = Weights(
+        part="embedding",
+        group=group,
+        elements=vocabulary + inv.position_params,
+        small=0.0,
+        arrays=1.0,
+        gathered_again=tied,
+    )
     norm = sum(op.small_params for op in inv.head)
-    untied = 0.0 if inv.numbers.structure.tied else 1.0
-    head = Weights(part="head", group=group, elements=vocabulary * untied, small=norm, arrays=1.0)
+    head = Weights(
+        part="head",
+        group=group,
+        elements=0.0 * vocabulary if tied else vocabulary,
+        small=norm,
+        arrays=1.0,
+        gathered_again=False,
+    )
     return (embedding, head)
 
 

@@ -81,6 +81,7 @@ XLA_TPU = Stack(
     attention_efficiency=0.50,
     elementwise_passes=1.2,
     collective_latency_s=2e-6,
+    logit_copies=0.5,  # in bf16: the loss reads them in float32 inside fused passes
     source="prior: XLA's estimated cycles of an 8192-cubed bf16 matmul (70-90% of peak), splash attention about half",
 )
 XLA_GPU = Stack(
@@ -89,6 +90,7 @@ XLA_GPU = Stack(
     attention_kernel="flash2",
     attention_efficiency=0.55,
     kernel_gap_s=2e-6,
+    logit_copies=0.5,
     reserved_bytes=1.0e9,
     source="prior: cuBLAS reaches 75-80% of the dense peak under a power cap",
 )
