@@ -14,6 +14,8 @@ import numpy as np
 from jaxscale.cost.inventory import LAYER_INPUT, Op
 from jaxscale.types import REMAT_POLICIES, RematPolicy
 
+Graph = tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]  # name, inputs and needs of every op
+
 
 @dataclass(frozen=True, slots=True)
 class RematPlan:
@@ -26,14 +28,15 @@ class RematPlan:
 
 def remat_plan(ops: Iterable[Op], policy: RematPolicy) -> RematPlan:
     """Walk one layer's graph under one policy."""
-    graph = tuple((op.name, op.inputs, op.needs) for op in ops)
-    return _walk(graph, policy.saved, policy.offloaded)
+    return _walk(_graph(ops), policy.saved, policy.offloaded)
+
+
+def _graph(ops: Iterable[Op]) -> Graph:
+    return tuple((op.name, op.inputs, op.needs) for op in ops)
 
 
 @lru_cache(maxsize=512)
-def _walk(
-    graph: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...], saved: frozenset[str], offloaded: frozenset[str]
-) -> RematPlan:
+def _walk(graph: Graph, saved: frozenset[str], offloaded: frozenset[str]) -> RematPlan:
     inputs_of = {name: inputs for name, inputs, _ in graph}
     pending = [tensor for _, _, needs in graph for tensor in needs]
     kept: set[str] = set()
@@ -54,4 +57,10 @@ def _walk(
 
 def recompute_table(ops: tuple[Op, ...], name: str) -> np.ndarray:
     """For every remat policy, 1.0 where it recomputes op `name`, [policies]."""
-    return np.array([float(name in remat_plan(ops, policy).recomputed) for policy in REMAT_POLICIES.values()])
+    return _recompute_tables(_graph(ops))[name]
+
+
+@lru_cache(maxsize=512)
+def _recompute_tables(graph: Graph) -> dict[str, np.ndarray]:
+    plans = [_walk(graph, policy.saved, policy.offloaded) for policy in REMAT_POLICIES.values()]
+    return {name: np.array([float(name in plan.recomputed) for plan in plans]) for name, _, _ in graph}
