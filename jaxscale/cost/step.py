@@ -9,7 +9,7 @@ from jaxscale.cost.numbers import Number
 from jaxscale.cost.parts import Parts, price_parts
 from jaxscale.cost.problem import Problem, problem
 from jaxscale.cost.timeline import StepTimes, step_times
-from jaxscale.types import Cluster, Collective, Estimate, Layout, LayoutBatch, ModelShape, Stack, Workload
+from jaxscale.types import AXES, Cluster, Collective, Estimate, Layout, LayoutBatch, ModelShape, Stack, Workload
 from jaxscale.types.legality import check_layout
 
 
@@ -115,15 +115,18 @@ def collectives_row(p: Problem, batch: EstimateBatch, layouts: LayoutBatch, row:
     pieces = batch.parts
     source = int(pieces.exchange_rows[row])
     microbatches = float(np.broadcast_to(pieces.num_microbatches, (len(layouts),))[row])
+    used = {axis for axis in AXES if getattr(layouts, axis)[row] > 1}
     totals: dict[tuple[str, tuple[str, ...], str], list[float]] = {}
     for scope, exchanges in pieces.exchanges.items():
         layers = float(pieces.slots[scope][row]) if scope in pieces.slots else 1.0
         for exchange in exchanges:
+            if used.isdisjoint(exchange.axes):
+                continue
             repeats = layers * (1.0 if exchange.phase == "step" else microbatches)
             count = _at(exchange.count, source) * repeats
             if not count:
                 continue
-            axes = tuple(axis for axis in exchange.axes if getattr(layouts, axis)[row] > 1)
+            axes = tuple(axis for axis in exchange.axes if axis in used)
             kind = "all-reduce" if _at(exchange.as_all_reduce, source) else exchange.kind
             sums = totals.setdefault((kind, axes, exchange.name), [0.0, 0.0, 0.0])
             sums[0] += count
