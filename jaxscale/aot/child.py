@@ -19,6 +19,7 @@ from jaxscale.aot.codec import decode, encode
 from jaxscale.aot.devices import describe_devices
 from jaxscale.aot.hlo import MeshAxes, read_program
 from jaxscale.aot.hlo.text import parse_module
+from jaxscale.aot.kernels import attention_flops
 from jaxscale.aot.memory import largest_buffers, memory_classes, out_of_memory_bytes
 from jaxscale.aot.request import CompileRequest, versions
 from jaxscale.aot.result import CompiledMemory, CompiledStep
@@ -103,7 +104,7 @@ class _Compiler:
             "status": "compiled",
             "memory": memory_classes(compiled.memory_analysis(), self.target),
             "largest_buffers": self._largest_buffers(text),
-            "program": read_program(text, self.mesh),
+            "program": read_program(text, self.mesh, kernels=attention_flops),
             "compile_s": compile_s,
             "hlo_path": path,
         }
@@ -141,7 +142,10 @@ class _Compiler:
             self.lowered.compile(compiler_options=self._options(xla_tpu_no_crash_on_oom="true"))
         except RuntimeError:
             if text := self._dumped_program():
-                fields |= {"program": read_program(text, self.mesh), "largest_buffers": self._largest_buffers(text)}
+                fields |= {
+                    "program": read_program(text, self.mesh, kernels=attention_flops),
+                    "largest_buffers": self._largest_buffers(text),
+                }
         return fields
 
     def _largest_buffers(self, text: str) -> tuple:

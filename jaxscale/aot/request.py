@@ -21,8 +21,7 @@ _COMPILER_PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda12-pl
 class CompileRequest:
     """One training step to compile for one cluster.
 
-    `flags` are compiler options by name, as XLA and libtpu know them. `attention` names a kernel of the zoo's
-    registry ("auto": the runtime's choice for the platform).
+    `flags` are compiler options by name, as XLA and libtpu know them.
     """
 
     shape: ModelShape
@@ -30,7 +29,6 @@ class CompileRequest:
     layout: Layout
     cluster: Cluster
     flags: tuple[tuple[str, str], ...] = ()
-    attention: str = "auto"
     dump_dir: str = ""  # where to leave the optimized HLO; not part of the key
 
     @property

@@ -6,6 +6,7 @@ import pytest
 
 from jaxscale.aot.hlo import MeshAxes, read_program
 from jaxscale.aot.hlo.collectives import ring_wire_bytes, scope_name
+from jaxscale.aot.kernels import attention_flops
 from tests.aot import programs
 
 MESH = MeshAxes(names=programs.MESH_AXES, sizes=programs.MESH_SIZES)
@@ -103,6 +104,28 @@ def test_kernels_over_several_lines_are_all_seen():
     given = read_program(text, mesh, kernels=lambda kernel, _: 1000.0 if "splash" in kernel.name else None)
     assert given.flops == programs.KERNEL_FLOPS + 3 * 1000
     assert not given.uncounted_kernels
+
+
+def test_splash_attention_counts_nine_matmuls():
+    """Two forward, four for dK and dV, three for dQ; one sequence of 256 tokens, 2 heads of 128, on each device."""
+    text = (programs.GOLDENS / "kernel_v5e.hlo").read_text()
+    program = read_program(text, MeshAxes(names=("data",), sizes=(2,)), kernels=attention_flops)
+    assert program.flops == programs.KERNEL_FLOPS + 9 * 2 * 2 * 256 * 256 * 128
+    assert not program.uncounted_kernels
+
+
+@pytest.mark.parametrize(("target", "matmuls"), [("__cudnn$fmhaSoftmax", 2), ("__cudnn$fmhaSoftmaxBackward", 5)])
+def test_cudnn_attention_counts_from_the_shape_of_its_scores(target, matmuls):
+    config = '{"cudnn_fmha_backend_config":{"intermediate_tensor_shape":{"element_type":"BF16","dimensions":["2","4","64","32"]}}}'  # noqa: E501
+    text = f"""HloModule fmha
+
+ENTRY %main (q: bf16[2,64,4,16]) -> bf16[2,64,4,16] {{
+  %q = bf16[2,64,4,16] parameter(0)
+  ROOT %call = bf16[2,64,4,16] custom-call(%q, %q, %q), custom_call_target="{target}", backend_config={config}
+}}
+"""
+    program = read_program(text, ONE_DEVICE, kernels=attention_flops)
+    assert program.flops == matmuls * 2 * (2 * 4 * 64 * 32) * 16
 
 
 @pytest.mark.parametrize(
