@@ -13,12 +13,13 @@ they are not, see `stages.py`. ZeRO state formulas: Rajbhandari et al. 2020, sec
 from dataclasses import dataclass
 
 from jaxscale.cost.numbers import Number
-from jaxscale.cost.parts import Parts
+from jaxscale.cost.parts import Parts, at_rows, layer_slots, shared
 from jaxscale.cost.problem import Problem
-from jaxscale.cost.weights import Weights, layer_weights, padded_vocabulary, vocabulary_weights
-from jaxscale.types import LayoutBatch
+from jaxscale.cost.weights import Weights, held_vocabulary, layer_weights, padded_vocabulary, vocabulary_weights
+from jaxscale.types import AXES, LayoutBatch
 from jaxscale.types.layout import SCHEDULES
 
+WEIGHT_COLUMNS = (*AXES, "params_shard", "grads_shard", "optimizer_shard", "virtual_stages")
 GATHERED_LAYERS = 2.0  # the layer at work and the next, prefetched
 
 
@@ -30,6 +31,15 @@ class StateBytes:
     gradients: Number
     optimizer: Number  # moments, and the master copy where it is split wider than the parameters
     elements: Number  # parameters whose update this device computes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightBytes:
+    """Weights and training state on one device, and what is gathered of them for a moment."""
+
+    state: StateBytes
+    gathered: Number  # for the layers at work
+    head_gathered: Number
 
 
 def state_bytes(p: Problem, sets: tuple[tuple[Weights, Number], ...], layouts: LayoutBatch) -> StateBytes:
@@ -51,6 +61,31 @@ def state_bytes(p: Problem, sets: tuple[tuple[Weights, Number], ...], layouts: L
         optim = optim + elements * (p.state_bytes + master) / over["optimizer"] + small * p.state_bytes
         updated = updated + elements / over["optimizer"] + small
     return StateBytes(parameters=params, gradients=grads, optimizer=optim, elements=updated)
+
+
+def weight_bytes(p: Problem, layouts: LayoutBatch) -> WeightBytes:
+    """What one device holds of weights and their state, and gathers of them.
+
+    It depends on the mesh and on what is sharded over what, so that it is worked out once per distinct row.
+    """
+    rows, index = shared(p, layouts, WEIGHT_COLUMNS)
+    slots = layer_slots(p, rows)
+    sets = [(group, slots[kind]) for kind in slots for group in layer_weights(p, kind, rows)]
+    sets += [(group, 1.0) for group in held_vocabulary(p, rows)]
+    state = state_bytes(p, tuple(sets), rows)
+    gathered: Number = 0.0
+    for kind in slots:
+        gathered = p.xp.maximum(gathered, gathered_bytes(p, layer_weights(p, kind, rows), rows))
+    return WeightBytes(
+        state=StateBytes(
+            parameters=at_rows(state.parameters, index),
+            gradients=at_rows(state.gradients, index),
+            optimizer=at_rows(state.optimizer, index),
+            elements=at_rows(state.elements, index),
+        ),
+        gathered=at_rows(gathered, index),
+        head_gathered=at_rows(head_weights_bytes(p, vocabulary_weights(p, rows)[1], rows), index),
+    )
 
 
 def zero_divisors(weights: Weights, layouts: LayoutBatch) -> dict[str, Number]:
@@ -83,7 +118,9 @@ def head_weights_bytes(p: Problem, head: Weights, layouts: LayoutBatch) -> Numbe
     return elements * (p.compute_bytes * (layouts.params_shard > 0) + p.reduce_bytes * (layouts.grads_shard > 0))
 
 
-def peak_parts(p: Problem, layouts: LayoutBatch, pieces: Parts, state: StateBytes) -> tuple[dict[str, Number], Number]:
+def peak_parts(
+    p: Problem, layouts: LayoutBatch, pieces: Parts, held_weights: WeightBytes
+) -> tuple[dict[str, Number], Number]:
     """Bytes alive at the peak by part, which sum to it, and bytes in host memory; arrays [n]."""
     xp = p.xp
     offload = layouts.offload_optimizer > 0
@@ -91,12 +128,9 @@ def peak_parts(p: Problem, layouts: LayoutBatch, pieces: Parts, state: StateByte
     saved = held * sum(pieces.slots[k] * layer.saved_bytes for k, layer in pieces.layers.items())
     offloaded = held * sum(pieces.slots[k] * layer.offloaded_bytes for k, layer in pieces.layers.items())
     layer_working: Number = 0.0
-    gathered: Number = 0.0
-    for kind, layer in pieces.layers.items():
+    for layer in pieces.layers.values():
         layer_working = xp.maximum(layer_working, layer.working_bytes)
-        gathered = xp.maximum(gathered, gathered_bytes(p, layer_weights(p, kind, layouts), layouts))
-    head = vocabulary_weights(p, layouts)[1]
-    head_gathered = head_weights_bytes(p, head, layouts)
+    state, gathered, head_gathered = held_weights.state, held_weights.gathered, held_weights.head_gathered
     at_head = pieces.head.working_bytes + head_gathered > layer_working + gathered
     activations = saved * (1.0 + p.stack.fragmentation_frac)
     return {

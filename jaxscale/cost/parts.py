@@ -121,7 +121,7 @@ def distinct(layouts: LayoutBatch, columns: tuple[str, ...]) -> tuple[LayoutBatc
     return layouts.take(first), row_of_key[key]
 
 
-def _shared(p: Problem, layouts: LayoutBatch, columns: tuple[str, ...]) -> tuple[LayoutBatch, np.ndarray]:
+def shared(p: Problem, layouts: LayoutBatch, columns: tuple[str, ...]) -> tuple[LayoutBatch, np.ndarray]:
     """As `distinct`, but rows that are different runs share nothing."""
     return (layouts, np.arange(len(layouts))) if p.batched else distinct(layouts, columns)
 
@@ -138,30 +138,39 @@ def _codes(column: np.ndarray) -> tuple[np.ndarray, int]:
 def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:
     """Price everything that a step is made of."""
     s = p.inventory.numbers
-    rows, index = _shared(p, layouts, LAYER_COLUMNS)
-    kinds: list[parallel.LayerKind] = [
-        k for k, used in (("dense", s.structure.dense_layers), ("moe", s.structure.moe_layers)) if used
-    ]
+    rows, index = shared(p, layouts, LAYER_COLUMNS)
+    slots = layer_slots(p, layouts)
+    kinds: list[parallel.LayerKind] = list(slots)
     layers = {kind: _layer(p, kind, rows, index, layouts) for kind in kinds}
     head_costs = compute.op_costs(p, p.inventory.head, rows)
     tokens = compute.local_tokens(p, rows)
     lookup = 2.0 * tokens.full * s.d_model * p.compute_bytes
     embedding_s = lookup / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
-    chunk = np.ceil(s.num_layers / (layouts.pipeline * layouts.virtual_stages)) * layouts.virtual_stages
-    slots = {"dense": chunk * (s.num_dense_layers / s.num_layers), "moe": chunk * (s.num_moe_layers / s.num_layers)}
-    comm_rows, comm_index = _shared(p, layouts, COMM_COLUMNS)
+    comm_rows, comm_index = shared(p, layouts, COMM_COLUMNS)
     return Parts(
         layers=layers,
-        slots={kind: slots[kind] for kind in kinds},
+        slots=slots,
         head=_head(p, head_costs, rows, index),
-        embedding_s=_at(embedding_s, index),
+        embedding_s=at_rows(embedding_s, index),
         exchanges=_exchanges(p, kinds, comm_rows),
         exchange_rows=comm_index,
         num_microbatches=p.global_batch_size / (layouts.batch_shards * layouts.microbatch_size),
     )
 
 
-def _at(value: Number, index: np.ndarray) -> Number:
+def layer_slots(p: Problem, layouts: LayoutBatch) -> dict[parallel.LayerKind, Number]:
+    """Layers of each kind that the fullest stage holds, padding of uneven stages included."""
+    s = p.inventory.numbers
+    chunk = np.ceil(s.num_layers / (layouts.pipeline * layouts.virtual_stages)) * layouts.virtual_stages
+    slots: dict[parallel.LayerKind, Number] = {}
+    if s.structure.dense_layers:
+        slots["dense"] = chunk * (s.num_dense_layers / s.num_layers)
+    if s.structure.moe_layers:
+        slots["moe"] = chunk * (s.num_moe_layers / s.num_layers)
+    return slots
+
+
+def at_rows(value: Number, index: np.ndarray) -> Number:
     """Look up rows; a value that is one number for all rows stays one."""
     return value[index] if getattr(value, "ndim", 0) else value
 
@@ -173,8 +182,8 @@ def _layer(
     acts = layer_activations(p, kind, costs, compute.local_tokens(p, rows))
     policy = layouts.remat
     return LayerCost(
-        forward_s={k: _at(v, index) for k, v in compute.by_kind(costs, "forward_s").items()},
-        backward_s={k: _at(v, index) for k, v in compute.by_kind(costs, "backward_s").items()},
+        forward_s={k: at_rows(v, index) for k, v in compute.by_kind(costs, "forward_s").items()},
+        backward_s={k: at_rows(v, index) for k, v in compute.by_kind(costs, "backward_s").items()},
         recompute_s=recomputed(p, kind, costs, "forward_s")[policy, index],
         recompute_flops=recomputed(p, kind, costs, "model_flops")[policy, index],
         saved_bytes=acts.saved[policy, index],
@@ -186,8 +195,8 @@ def _layer(
 def _head(p: Problem, costs: dict[str, compute.OpCost], rows: LayoutBatch, index: np.ndarray) -> LayerCost:
     working = head_working_bytes(p, compute.local_tokens(p, rows), rows)
     return LayerCost(
-        forward_s={k: _at(v, index) for k, v in compute.by_kind(costs, "forward_s").items()},
-        backward_s={k: _at(v, index) for k, v in compute.by_kind(costs, "backward_s").items()},
+        forward_s={k: at_rows(v, index) for k, v in compute.by_kind(costs, "forward_s").items()},
+        backward_s={k: at_rows(v, index) for k, v in compute.by_kind(costs, "backward_s").items()},
         recompute_s=0.0, recompute_flops=0.0, saved_bytes=0.0, offloaded_bytes=0.0, working_bytes=working[index],
     )  # fmt: skip
 
@@ -209,7 +218,7 @@ def _exchanges(p: Problem, kinds: list[parallel.LayerKind], rows: LayoutBatch) -
 
 
 def head_working_bytes(p: Problem, tokens: Tokens, layouts: LayoutBatch) -> Number:
-    """Logits in float32, as often as the loss copies them, and their gradient, on this rank's share of the vocabulary."""
+    """Logits in float32, as often as the loss copies them, and their gradient, on this rank's part of the vocabulary."""
     whole = p.xp.where(p.stack.gathered_logits > 0, 1.0, 0.0)
     logits = tokens.full * weights.padded_vocabulary(p, layouts) * (whole + (1.0 - whole) / layouts.tensor)
     pieces = whole * (layouts.tensor > 1) * 2.0 * p.compute_bytes  # what the ranks sent, and the same joined

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxscale.cost import memory, metrics, stages, weights
+from jaxscale.cost import memory, metrics, stages
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.parts import Parts, price_parts
 from jaxscale.cost.problem import Problem, problem
@@ -32,10 +32,10 @@ class EstimateBatch:
 def estimate_batch(p: Problem, layouts: LayoutBatch, *, bounds: bool = True) -> EstimateBatch:
     """Estimate time and memory of every layout of a batch; a ranking does not need `bounds` and is faster without."""
     pieces = price_parts(p, layouts)
-    state = memory.state_bytes(p, _weight_sets(p, pieces, layouts), layouts)
-    times = step_times(p, layouts, pieces, state.elements, bounds=bounds)
+    held_weights = memory.weight_bytes(p, layouts)
+    times = step_times(p, layouts, pieces, held_weights.state.elements, bounds=bounds)
     if p.stack.spmd:
-        memory_parts, host = memory.peak_parts(p, layouts, pieces, state)
+        memory_parts, host = memory.peak_parts(p, layouts, pieces, held_weights)
     else:
         memory_parts, host = stages.stage_peaks(p, layouts, pieces)
     total = sum(memory_parts.values())
@@ -43,11 +43,6 @@ def estimate_batch(p: Problem, layouts: LayoutBatch, *, bounds: bool = True) -> 
         step_time_s=times.step_time_s, memory_bytes=total, times=times, memory_parts_bytes=memory_parts,
         host_memory_bytes=host, parts=pieces,
     )  # fmt: skip
-
-
-def _weight_sets(p: Problem, pieces: Parts, layouts: LayoutBatch) -> tuple[tuple[weights.Weights, Number], ...]:
-    sets = [(group, pieces.slots[kind]) for kind in pieces.layers for group in weights.layer_weights(p, kind, layouts)]
-    return (*sets, *((group, 1.0) for group in weights.held_vocabulary(p, layouts)))
 
 
 NORMAL_80 = 1.2816  # half-width of a central 80% interval in standard deviations
