@@ -129,7 +129,8 @@ def _saved(state: TrainState) -> dict[str, Any]:
 
 def _canonical_structs(train: TrainStep) -> dict[str, Any]:
     """The canonical state as `ShapeDtypeStruct`s, sharded over the layout's mesh but for its stages."""
-    shapes = jax.eval_shape(functools.partial(convert_state, train.program, to=True), _saved(train.abstract_state()))
+    stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _saved(train.abstract_state()))
+    shapes = jax.eval_shape(functools.partial(convert_state, train.program, to=True), stacked)
     program = train.program
     unstaged = make_program(
         program.shape,
