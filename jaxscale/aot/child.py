@@ -66,10 +66,12 @@ def _die_with_parent() -> None:
 def _compile(request: CompileRequest) -> dict[str, Any]:
     """Lower and compile; returns the fields of the result that depend on it."""
     from jaxscale.runtime import build_step
+    from jaxscale.zoo import Execution
 
     devices = describe_devices(request.target)
     started = time.monotonic()
-    step = build_step(request.shape, request.workload, request.layout, devices)
+    kernels = Execution(attention=request.target.attention) if request.target.attention else None
+    step = build_step(request.shape, request.workload, request.layout, devices, kernels=kernels)
     lowered = step.lower()
     lower_s = time.monotonic() - started
     mesh = MeshAxes(names=tuple(step.mesh.axis_names), sizes=tuple(step.mesh.devices.shape))

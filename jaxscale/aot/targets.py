@@ -29,6 +29,9 @@ _CPU_NOTE = (
     "device; temporaries, the peak, what overlaps, and the bytes of bf16 collectives (sent as float32) do not"
 )
 
+_GPU_NOTE = "the GPU compiler knows no memory limit: the verdict compares its peak with the chip's memory"
+_NO_CUDNN_NOTE = "cuDNN is not installed (`pip install nvidia-cudnn-cu12`), so attention is XLA's own, not cuDNN's"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -40,6 +43,7 @@ class Target:
     num_slices: int = 1
     one_device_a_chip: bool = False  # TPU v2 to v4: the two cores of a chip as one device
     gpu_config: str = ""  # GPU: the chip as the compiler describes it
+    attention: str = ""  # kernel of the zoo's registry; empty: the runtime's choice for the platform
     note: str = ""  # what of the answer does not hold for the cluster
 
     @property
@@ -72,7 +76,8 @@ def target_of(cluster: Cluster) -> Target:
             num_devices=cluster.num_devices,
             topology=f"1x{nodes}x{cluster.chips_per_host}",
             gpu_config=target_config(cluster.chip),
-            note="GPU programs carry no memory limit: the verdict compares the compiler's peak with the chip's memory",
+            attention="" if has_cudnn() else "xla",
+            note=_GPU_NOTE if has_cudnn() else f"{_GPU_NOTE}; {_NO_CUDNN_NOTE}",
         )
     return _emulated(cluster)
 
@@ -86,6 +91,14 @@ def cuda_plugin() -> str | None:
         except ModuleNotFoundError:
             return None
     return None
+
+
+def has_cudnn() -> bool:
+    """Whether the library that fused attention on GPU is compiled against can be had."""
+    try:
+        return importlib.util.find_spec("nvidia.cudnn") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _emulated(cluster: Cluster) -> Target:
