@@ -55,7 +55,7 @@ def state_bytes(p: Problem, sets: tuple[tuple[Weights, Number], ...], layouts: L
     master = xp.where(one_copy, 0.0, p.master_bytes)
     for weights, copies in sets:
         over = zero_divisors(weights, layouts)
-        elements, small = weights.elements * copies, weights.small * copies
+        elements, small = weights.elements * copies, weights.small.elements * copies
         params = params + elements * stored / over["params"] + small * p.master_bytes
         grads = grads + elements * p.grad_bytes / over["grads"] + small * p.grad_bytes
         optim = optim + elements * (p.state_bytes + master) / over["optimizer"] + small * p.state_bytes

@@ -207,38 +207,94 @@ def vocabulary_exchanges(net: Network, tokens: Number) -> Iterator[Exchange]:
 
 
 def weight_exchanges(net: Network, weights: Weights) -> Iterator[Exchange]:
-    """Gathers and reductions of one set of weights, which comes in `weights.arrays` arrays.
+    """Gathers and reductions of one set of weights in every microbatch, one layer's worth.
 
     A layer's weights are gathered again in its backward pass; those of embedding and head are kept from forward to
     backward, but a tied embedding is gathered apart for the lookup and for the head.
     """
-    count = weights.arrays
-    p, layouts = net.p, net.layouts
-    params, grads, optim = layouts.params_shard, layouts.grads_shard, layouts.optimizer_shard
-    each = weights.elements / count
-    gathered, reduced = each * p.compute_bytes, each * p.reduce_bytes
-    group, wide = weights.group, ("data", *weights.group)
-    members = 1.0
-    for axis in group:
-        members = members * getattr(layouts, axis)
-    # (name, kind, what it can hide behind, axes, phase, payload, rows that do it)
-    rows: list[tuple[str, str, Axis, tuple[str, ...], Phase, Number, np.ndarray]] = []
-    for axes, level in ((group, 1), (wide, 2)):
+    p, layouts, count = net.p, net.layouts, weights.arrays
+    params, grads = layouts.params_shard, layouts.grads_shard
+    gathered, reduced = (weights.elements / count * size for size in (p.compute_bytes, p.reduce_bytes))
+    for axes, level in _groups(weights):
         zero3, zero2 = params == level, (params < level) & (grads == level)
-        zero1, updated = (grads < level) & (optim == level), (params < level) & (optim == level)
-        rows += [
-            ("weights", "all-gather", "fsdp", axes, "forward", gathered, zero3),
-            ("weights", "all-gather", "fsdp", axes, "backward", gathered, zero3 * weights.gathered_again),
-            ("gradients", "reduce-scatter", "fsdp", axes, "backward", reduced, zero3 | zero2),
-            ("gradients", "reduce-scatter", "data", axes, "step", reduced, zero1),
-            ("updated weights", "all-gather", "data", axes, "step", gathered, updated),
-        ]
-    # What is not split at all is summed whole; what is split within the group is summed over the replicas.
-    rows.append(("gradients", "all-reduce", "data", wide, "step", reduced, optim == 0))
-    rows.append(("gradients", "all-reduce", "data", ("data",), "step", reduced / members, optim == 1))
-    for name, kind, axis, axes, phase, payload, used in rows:
+        if np.any(zero3):
+            yield net.exchange("weights", "all-gather", "fsdp", axes, "forward", gathered, count * zero3)
+            again = count * zero3 * weights.gathered_again
+            yield net.exchange("weights", "all-gather", "fsdp", axes, "backward", gathered, again)
+        if np.any(zero3 | zero2):
+            scattered = count * (zero3 | zero2)
+            yield net.exchange("gradients", "reduce-scatter", "fsdp", axes, "backward", reduced, scattered)
+
+
+def _groups(weights: Weights) -> tuple[tuple[tuple[str, ...], int], ...]:
+    """The axes that split weights at each level of `*_shard` above none."""
+    return (weights.group, 1), (("data", *weights.group), 2)
+
+
+def step_exchanges(net: Network, weights: Weights, layers: Number) -> Iterator[Exchange]:
+    """What is left to do once a step for one set of weights, all `layers` of it stacked.
+
+    Gradients reach the level at which the optimizer is split, are summed over the axes that still hold partial sums,
+    and updated weights go back to every rank that computes with them.
+    """
+    p, layouts, count = net.p, net.layouts, weights.arrays
+    params, grads, optim = layouts.params_shard, layouts.grads_shard, layouts.optimizer_shard
+    gathered, reduced = (weights.elements * layers / count * size for size in (p.compute_bytes, p.reduce_bytes))
+    # From a shard of the group to one of group and data, or from nothing to either.
+    members: Number = 1.0
+    for axis in weights.group:
+        members = members * getattr(layouts, axis)
+    group, wide, data = weights.group, ("data", *weights.group), ("data",)
+    rows = [
+        ("gradients", "reduce-scatter", group, reduced, (grads < 1) & (optim == 1)),
+        ("gradients", "reduce-scatter", wide, reduced, (grads < 1) & (optim == 2)),
+        ("gradients", "reduce-scatter", data, reduced / members, (grads == 1) & (optim == 2)),
+        ("updated weights", "all-gather", group, gathered, (params < 1) & (optim == 1)),
+        ("updated weights", "all-gather", wide, gathered, (params < 1) & (optim == 2)),
+        ("updated weights", "all-gather", data, gathered / members, (params == 1) & (optim == 2)),
+        *_sums(net, weights, reduced, members),
+    ]
+    for name, kind, axes, payload, used in rows:
         if np.any(used):
-            yield net.exchange(name, kind, axis, axes, phase, payload, count * used)
+            yield net.exchange(name, kind, "data", axes, "step", payload, count * used)
+
+
+def _sums(net: Network, weights: Weights, reduced: Number, members: Number) -> list[tuple]:
+    """All-reduces of one set's gradients over axes that hold partial sums: replicas, and the tensor axis for some."""
+    layouts = net.layouts
+    optim = layouts.optimizer_shard
+    wide = ("data", *weights.group)
+    tensor = ("tensor",) if weights.partial else ()
+    shards = members * layouts.data
+    rows = [
+        ("gradients", "all-reduce", (*wide, *tensor), reduced, optim == 0),
+        ("gradients", "all-reduce", ("data", *tensor), reduced / members, optim == 1),
+    ]
+    if tensor:
+        rows.append(("gradients", "all-reduce", tensor, reduced / shards, optim == 2))
+    return rows
+
+
+def small_exchanges(net: Network, weights: Weights, layers: Number) -> Iterator[Exchange]:
+    """Sums of what ZeRO leaves whole, biases and norm scales, once a step."""
+    wide = ("data", *weights.group)
+    split = (net.layouts.sequence_parallel > 0) * 1.0
+    small = weights.small
+    for axes, elements, used in (
+        (wide, small.split + small.stream * (1.0 - split), 1.0),
+        ((*wide, "tensor"), small.partial + small.stream * split, 1.0),
+    ):
+        payload = elements * layers * net.p.reduce_bytes
+        if np.any(payload):
+            yield net.exchange("small gradients", "all-reduce", "data", axes, "step", payload, used * (payload > 0))
+
+
+def scalar_exchanges(net: Network) -> Iterator[Exchange]:
+    """Single numbers that every device needs: tokens with a target, the losses, the gradients' norm."""
+    tokens = ("data", "fsdp", "expert", "context", "pipeline")
+    rows = ((("data", "fsdp", "expert"), 1.0), (tokens, 2.0), (AXES, 1.0))
+    for axes, count in rows:
+        yield net.exchange("scalars", "all-reduce", "data", axes, "step", FLOAT32, count)
 
 
 def pipeline_exchanges(net: Network, tokens: Number, sends: Number) -> Iterator[Exchange]:

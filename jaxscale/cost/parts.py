@@ -21,7 +21,7 @@ DENSE_KEYS = 1 << 22  # up to here a table is faster than a sort
 LAYER_COLUMNS = ("microbatch_size", "tensor", "context", "expert", "sequence_parallel")
 COMM_COLUMNS = (
     "data", "fsdp", "expert", "context", "tensor", "pipeline", "microbatch_size", "sequence_parallel",
-    "context_method", "params_shard", "grads_shard", "optimizer_shard", "remat",
+    "context_method", "params_shard", "grads_shard", "optimizer_shard", "remat", "virtual_stages",
 )  # fmt: skip
 
 
@@ -161,6 +161,21 @@ def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:
 def layer_slots(p: Problem, layouts: LayoutBatch) -> dict[parallel.LayerKind, Number]:
     """Layers of each kind that the fullest stage holds, padding of uneven stages included."""
     s = p.inventory.numbers
+    comm_rows, comm_index = shared(p, layouts, COMM_COLUMNS)
+    return Parts(
+        layers=layers,
+        slots=slots,
+        head=_head(p, head_costs, rows, index),
+        embedding_s=at_rows(embedding_s, index),
+        exchanges=_exchanges(p, kinds, comm_rows),
+        exchange_rows=comm_index,
+        num_microbatches=p.global_batch_size / (layouts.batch_shards * layouts.microbatch_size),
+    )
+
+
+def layer_slots(p: Problem, layouts: LayoutBatch) -> dict[parallel.LayerKind, Number]:
+    """Layers of each kind that the fullest stage holds, padding of uneven stages included."""
+    s = p.inventory.numbers
     chunk = np.ceil(s.num_layers / (layouts.pipeline * layouts.virtual_stages)) * layouts.virtual_stages
     slots: dict[parallel.LayerKind, Number] = {}
     if s.structure.dense_layers:
@@ -201,18 +216,30 @@ def _head(p: Problem, costs: dict[str, compute.OpCost], rows: LayoutBatch, index
     )  # fmt: skip
 
 
+def stage_layers(p: Problem, kind: parallel.LayerKind, layouts: LayoutBatch) -> Number:
+    """Layers of one kind that the fullest pipeline stage holds."""
+    s = p.inventory.numbers
+    chunk = np.ceil(s.num_layers / (layouts.pipeline * layouts.virtual_stages)) * layouts.virtual_stages
+    return chunk * ((s.num_dense_layers if kind == "dense" else s.num_moe_layers) / s.num_layers)
+
+
 def _exchanges(p: Problem, kinds: list[parallel.LayerKind], rows: LayoutBatch) -> dict[str, list[parallel.Exchange]]:
-    """Collectives by scope: of one layer of each kind, of embedding and head, of the pipeline; one microbatch each."""
+    """Collectives by scope: one microbatch of one layer of each kind, of the ends, of the pipeline; and of the step."""
     net = parallel.network(p, rows)
     tokens = compute.local_tokens(p, rows)
-    scopes: dict[str, list[parallel.Exchange]] = {}
+    scopes: dict[str, list[parallel.Exchange]] = {"step": list(parallel.scalar_exchanges(net))}
     for kind in kinds:
         scopes[kind] = list(parallel.layer_exchanges(net, kind, 1.0, tokens.full))
         for group in weights.layer_weights(p, kind, rows):
             scopes[kind] += parallel.weight_exchanges(net, group)
+            layers = stage_layers(p, kind, rows)
+            scopes["step"] += parallel.step_exchanges(net, group, layers)
+            scopes["step"] += parallel.small_exchanges(net, group, layers)
     scopes["vocabulary"] = list(parallel.vocabulary_exchanges(net, tokens.full))
     for group in weights.held_vocabulary(p, rows):
         scopes["vocabulary"] += parallel.weight_exchanges(net, group)
+        scopes["step"] += parallel.step_exchanges(net, group, 1.0)
+        scopes["step"] += parallel.small_exchanges(net, group, 1.0)
     scopes["pipeline"] = list(parallel.pipeline_exchanges(net, tokens.residual, 1.0))
     return scopes
 

@@ -16,43 +16,70 @@ Part = Literal["layers", "embedding", "head"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Small:
+    """Biases and norm scales, which ZeRO leaves whole, by what the tensor axis does to their gradients."""
+
+    split: Number = 0.0  # the parameter itself is split
+    stream: Number = 0.0  # partial sums where the sequence is split too (sequence parallelism)
+    partial: Number = 0.0  # always partial sums: every rank meets its own heads or experts only
+
+    @property
+    def elements(self) -> Number:
+        """All of them, on one rank."""
+        return self.split + self.stream + self.partial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """A set of weights that is gathered, reduced and split alike.
 
-    `elements` are on one tensor- and expert-parallel rank, unsplit by ZeRO; `arrays` how many arrays they come in;
-    `small` are biases and norm scales, which no one splits.
+    `elements` are on one tensor- and expert-parallel rank, unsplit by ZeRO; `arrays` how many arrays they come in.
     """
 
     part: Part
     group: tuple[str, ...]
     elements: Number
-    small: Number
+    small: Small
     arrays: float
+    partial: bool = False  # gradients are partial sums over the tensor axis, though the weight is whole there
     gathered_again: bool = True  # a second time in every microbatch, where ZeRO splits the parameters
 
 
 def layer_weights(p: Problem, kind: Literal["dense", "moe"], layouts: LayoutBatch) -> tuple[Weights, ...]:
     """Weights of one layer: dense ones, and experts where there are any."""
     ops = p.inventory.layer(kind)
-    dense = _weights("layers", DENSE_GROUP, [op for op in ops if not op.expert], layouts)
-    experts = [op for op in ops if op.expert and op.kind == "matmul"]
-    if not experts:
-        return (dense,)
-    return (dense, _weights("layers", EXPERT_GROUP, experts, layouts))
+    dense, whole, experts = [], [], []
+    for op in ops:
+        if op.expert:
+            experts.append(op)
+        else:
+            (whole if op.kind == "matmul" and op.shard == "whole" else dense).append(op)
+    sets = [_weights(DENSE_GROUP, dense, layouts), _weights(DENSE_GROUP, whole, layouts, partial=True)]
+    sets.append(_weights(EXPERT_GROUP, experts, layouts))
+    return tuple(weights for weights in sets if weights.arrays)
 
 
-def _weights(part: Part, group: tuple[str, ...], ops: Iterable[Op], layouts: LayoutBatch) -> Weights:
+def _weights(group: tuple[str, ...], ops: Iterable[Op], layouts: LayoutBatch, *, partial: bool = False) -> Weights:
     elements: Number = 0.0
-    small: Number = 0.0
     arrays = 0.0
+    small: dict[str, Number] = {"split": 0.0, "stream": 0.0, "partial": 0.0}
     for op in ops:
         split = 1.0 if op.shard == "whole" else layouts.tensor
         experts = layouts.expert if op.expert else 1.0
         elements = elements + op.params / (split * experts)
-        # A bias follows its matmul's output: split for column-parallel ones, whole after a row-parallel one.
-        small = small + op.small_params / ((layouts.tensor if op.shard == "column" else 1.0) * experts)
+        kind = _small_kind(op)
+        small[kind] = small[kind] + op.small_params / experts / (layouts.tensor if kind == "split" else 1.0)
         arrays += bool(op.kind == "matmul")
-    return Weights(part=part, group=group, elements=elements, small=small, arrays=max(arrays, 1.0))
+    return Weights(part="layers", group=group, elements=elements, small=Small(**small), arrays=arrays, partial=partial)
+
+
+def _small_kind(op: Op) -> str:
+    """A bias follows its matmul's output; a norm follows the stream, unless it is of heads or latents."""
+    if op.kind in ("matmul", "attention") and op.shard == "column":
+        return "split"
+    if op.expert or (op.kind == "matmul" and op.shard == "whole") or op.shard == "column":
+        return "partial"
+    return "stream"
 
 
 def vocabulary_weights(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
@@ -68,7 +95,7 @@ def vocabulary_weights(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
         part="embedding",
         group=group,
         elements=vocabulary + inv.position_params,
-        small=0.0,
+        small=Small(),
         arrays=1.0,
         gathered_again=tied,
     )
@@ -77,7 +104,7 @@ def vocabulary_weights(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
         part="head",
         group=group,
         elements=0.0 * vocabulary if tied else vocabulary,
-        small=norm,
+        small=Small(stream=norm),
         arrays=1.0,
         gathered_again=False,
     )
