@@ -4,6 +4,7 @@ The objective is a sum, in double precision, with the derivative from jax: the m
 enough to move exponents in their second digit (as happened to Hoffmann et al.; Besiroglu et al. 2024, section 3).
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from jaxscale.plan.fit.forms import Array, Form, prepare
 
 HUBER_DELTA = 1e-3  # Hoffmann et al., appendix D.3
 _REFINED_STARTS = 16  # starts of least objective that L-BFGS continues from
+_LEAST_MOVE = 1e-9  # of a scale-free parameter in one step; smaller ones end the descent
 _BOOTSTRAP_STEPS = 80  # every draw starts at the fit of all runs; more steps leave the spread as it is
 
 
@@ -156,21 +158,18 @@ def _require_enough(form: Form, columns: Mapping[str, np.ndarray]) -> None:
             raise MeasurementError(f"fit of {form.name}: all runs have the same {name}, so its exponent is unknown")
 
 
-def _objective(form: Form, columns: Mapping[str, Array], how: Residual) -> Callable[[Array, Array], Array]:
+def _residual_cost(form: Form, how: Residual, theta: Array, weights: Array, columns: Mapping[str, Array]) -> Array:
+    """The objective: weighted Huber (or square) of the residuals, summed over runs."""
     import jax.numpy as jnp
 
-    target = jnp.log(columns["loss"]) if how.logarithmic else columns["loss"]
-
-    def objective(theta: Array, weights: Array) -> Array:
-        log_loss = form.predict(theta, columns)
-        residual = target - (log_loss if how.logarithmic else jnp.exp(log_loss))
-        if np.isinf(how.delta):
-            return jnp.sum(weights * 0.5 * residual**2)
-        size = jnp.abs(residual)
-        quadratic = jnp.minimum(size, how.delta)
-        return jnp.sum(weights * (0.5 * quadratic**2 + how.delta * (size - quadratic)))
-
-    return objective
+    log_loss = form.predict(theta, columns)
+    loss = columns["loss"]
+    residual = jnp.log(loss) - log_loss if how.logarithmic else loss - jnp.exp(log_loss)
+    if np.isinf(how.delta):
+        return jnp.sum(weights * 0.5 * residual**2)
+    size = jnp.abs(residual)
+    quadratic = jnp.minimum(size, how.delta)
+    return jnp.sum(weights * (0.5 * quadratic**2 + how.delta * (size - quadratic)))
 
 
 def _evaluate(form: Form, theta: np.ndarray, columns: Mapping[str, Array]) -> np.ndarray:
@@ -184,11 +183,10 @@ def _screen(form: Form, columns: dict[str, Array], how: Residual) -> np.ndarray:
     """The starts of least objective; a wide grid costs nothing to look at and much to descend from."""
     import jax
 
-    starts = form.starts(columns)
+    starts = form.starts(columns).astype(float)
+    weights = np.ones(len(columns["loss"]))
     with jax.enable_x64(True):
-        objective = _objective(form, columns, how)
-        weights = np.ones(len(columns["loss"]))
-        values = np.asarray(jax.vmap(lambda theta: objective(theta, weights))(starts.astype(float)))
+        values = np.asarray(jax.vmap(lambda theta: _residual_cost(form, how, theta, weights, columns))(starts))
     order = np.argsort(np.where(np.isfinite(values), values, np.inf))
     return starts[order[:_REFINED_STARTS]]
 
@@ -198,36 +196,43 @@ def _minimize(
 ) -> tuple[np.ndarray, np.ndarray]:
     """L-BFGS from every start at once, each with its own run weights: parameters [starts, p], objectives [starts]."""
     import jax
+
+    with jax.enable_x64(True):
+        descend = _descender(form, how, steps)
+        thetas, values = descend(np.array(starts, dtype=float), np.array(weights, dtype=float), columns)
+        return np.asarray(thetas), np.asarray(values)
+
+
+@functools.cache
+def _descender(form: Form, how: Residual, steps: int) -> Callable[..., tuple[Array, Array]]:
+    """The compiled descent, kept so that fits of the same form and size do not compile again."""
+    import jax
     import jax.numpy as jnp
     import optax
 
-    with jax.enable_x64(True):
-        objective = _objective(form, columns, how)
-        solver = optax.lbfgs(memory_size=12, linesearch=optax.scale_by_zoom_linesearch(max_linesearch_steps=24))
+    solver = optax.lbfgs(memory_size=12, linesearch=optax.scale_by_zoom_linesearch(max_linesearch_steps=24))
 
-        def descend(theta: Array, weight: Array) -> tuple[Array, Array]:
-            def value(candidate: Array) -> Array:
-                return objective(candidate, weight)
+    def descend(theta: Array, weights: Array, columns: dict[str, Array]) -> tuple[Array, Array]:
+        def value(candidate: Array) -> Array:
+            return _residual_cost(form, how, candidate, weights, columns)
 
-            value_and_grad = optax.value_and_grad_from_state(value)
+        value_and_grad = optax.value_and_grad_from_state(value)
 
-            def step(carry: tuple) -> tuple:
-                theta, state, index, _ = carry
-                loss, gradient = value_and_grad(theta, state=state)
-                updates, state = solver.update(gradient, state, theta, value=loss, grad=gradient, value_fn=value)
-                moved = optax.apply_updates(theta, updates)
-                change = jnp.max(jnp.abs(moved - theta))
-                return moved, state, index + 1, change
+        def step(carry: tuple) -> tuple:
+            theta, state, index, _ = carry
+            loss, gradient = value_and_grad(theta, state=state)
+            updates, state = solver.update(gradient, state, theta, value=loss, grad=gradient, value_fn=value)
+            moved = optax.apply_updates(theta, updates)
+            return moved, state, index + 1, jnp.max(jnp.abs(moved - theta))
 
-            def unfinished(carry: tuple) -> Array:
-                _, _, index, change = carry
-                return (index < steps) & (change > 1e-11)
+        def unfinished(carry: tuple) -> Array:
+            _, _, index, change = carry
+            return (index < steps) & (change > _LEAST_MOVE)
 
-            theta, _, _, _ = jax.lax.while_loop(unfinished, step, (theta, solver.init(theta), 0, jnp.array(1.0)))
-            return theta, value(theta)
+        theta, _, _, _ = jax.lax.while_loop(unfinished, step, (theta, solver.init(theta), 0, jnp.array(1.0)))
+        return theta, value(theta)
 
-        thetas, values = jax.jit(jax.vmap(descend))(jnp.asarray(starts, dtype=float), jnp.asarray(weights, dtype=float))
-        return np.asarray(thetas), np.asarray(values)
+    return jax.jit(jax.vmap(descend, in_axes=(0, 0, None)))
 
 
 def _bootstrap(
