@@ -13,12 +13,15 @@ from pathlib import Path
 
 from jaxscale.aot.cache import Cache
 from jaxscale.aot.codec import decode, encode
+from jaxscale.aot.machine import available_memory_bytes
 from jaxscale.aot.request import CompileRequest, versions
 from jaxscale.aot.result import CompiledStep
 from jaxscale.errors import CompileError, LayoutError
 from jaxscale.types.legality import check_layout
+from jaxscale.units import format_bytes
 
 DEFAULT_TIMEOUT_S = 900.0
+LEAST_FREE_BYTES = 0.75 * 2**30  # below this a compile is killed by the system, or kills something else
 CHILD_MODULE = "jaxscale.aot.child"
 _STDERR_LINES = 6
 
@@ -56,6 +59,8 @@ def try_compile(
     kept = None if request.dump_dir else cache.get(key)
     if kept is not None:
         return decode(CompiledStep, kept | {"cached": True, "hlo_path": ""})
+    if (free := available_memory_bytes()) < LEAST_FREE_BYTES:
+        return failed(request, f"{format_bytes(free)} of memory are free; a compile needs up to 3 GiB")
     with Child(request) as child, (canceller or Canceller()).watching(child):
         result = child.wait(timeout_s)
     if result.status != "failed":

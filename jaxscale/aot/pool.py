@@ -1,11 +1,11 @@
 """Many compiles at once, as many as the machine's memory and cores allow, in the order in which they were asked."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from jaxscale.aot.cache import Cache
 from jaxscale.aot.compile import DEFAULT_TIMEOUT_S, Canceller, try_compile
+from jaxscale.aot.machine import available_memory_bytes, usable_cores
 from jaxscale.aot.request import CompileRequest
 from jaxscale.aot.result import CompiledStep
 
@@ -15,30 +15,7 @@ BYTES_PER_WORKER = 3.0 * 2**30  # resident memory of one compile: 2 GB at most i
 def num_workers(*, available_bytes: float | None = None, cores: int | None = None) -> int:
     """Compiles to run at once: one a core, as long as each has its share of the memory now free."""
     free = available_memory_bytes() if available_bytes is None else available_bytes
-    usable = cores or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores or os.cpu_count() or 1
-    return max(1, min(usable, int(free // BYTES_PER_WORKER)))
-
-
-def available_memory_bytes() -> float:
-    """Memory that can be had without swapping: the machine's, or the control group's where that is less."""
-    free = _meminfo_available_bytes()
-    try:
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
-            maximum = limit.read().strip()
-            return free if maximum == "max" else min(free, float(maximum) - float(used.read()))
-    except (OSError, ValueError):
-        return free
-
-
-def _meminfo_available_bytes() -> float:
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return float(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / 2
+    return max(1, min(cores or usable_cores(), int(free // BYTES_PER_WORKER)))
 
 
 def compile_layouts(

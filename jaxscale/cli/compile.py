@@ -97,6 +97,7 @@ def _record(step: CompiledStep, estimate: Estimate) -> dict[str, Any]:
     record["collectives"] = [_collective_record(c) for c in step.collectives]
     record["memory_traffic_bytes"] = program.device_bytes if program else None
     record["compiler_cycles_s"] = step.cycles_s
+    record["unknown_loops"] = list(program.unknown_loops) if program else []
     record["uncounted_kernels"] = dict(program.uncounted_kernels) if program else {}
     return _without_nan(record)
 
@@ -164,6 +165,8 @@ def _figures(step: CompiledStep, estimate: Estimate) -> "Table":
         table.add_row("diagnostic", f"{format_seconds(step.cycles_s)} by the compiler's cycles, collectives left out")
     if step.program and step.program.uncounted_kernels:
         table.add_row("not counted", f"FLOPs of {len(step.program.uncounted_kernels)} kernels that state none")
+    if step.program and step.program.unknown_loops:
+        table.add_row("not counted", f"trips of {len(step.program.unknown_loops)} loops: taken as one")
     return table
 
 

@@ -8,7 +8,7 @@ from jaxscale.aot.hlo import CollectiveCall, ScheduledOp
 from jaxscale.aot.request import CompileRequest
 from jaxscale.aot.result import CompiledStep
 from jaxscale.cost import metrics
-from jaxscale.cost.compute import matmul_s
+from jaxscale.cost.compute import matmul_s, visible_tokens
 from jaxscale.cost.parallel import Network, network
 from jaxscale.cost.problem import Problem, problem
 from jaxscale.errors import SpecError
@@ -27,9 +27,20 @@ class OpPrices:
         p = self.p
         compute_s = sum(float(matmul_s(p, m.groups, m.m, m.k, m.n)) for m in op.matmuls)
         if op.is_kernel:
-            compute_s += op.flops / (p.device.attention_flops_per_s * p.stack.attention_efficiency)
+            compute_s += op.flops * self.visible_share / (p.device.attention_flops_per_s * self._kernel_efficiency(op))
         memory_s = op.device_bytes / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
         return float(max(compute_s, memory_s)) + p.stack.kernel_gap_s
+
+    @property
+    def visible_share(self) -> float:
+        """Share of the pairs of query and key that a causal kernel computes; its FLOPs count all of them."""
+        return float(visible_tokens(self.p, causal=True) / visible_tokens(self.p, causal=False))
+
+    def _kernel_efficiency(self, op: ScheduledOp) -> float:
+        """Share of peak that a fused attention kernel reaches, forward or backward."""
+        stack = self.p.stack
+        backward = stack.attention_backward_ratio if "transpose(" in op.source else 1.0
+        return stack.attention_efficiency * backward
 
     def collective_s(self, call: CollectiveCall) -> float:
         """One collective on the network levels that its axes lie on."""

@@ -134,3 +134,9 @@ def test_workers_are_bounded_by_memory_and_cores():
     assert num_workers(available_bytes=64 * gib, cores=2) == 2
     assert num_workers(available_bytes=7 * gib, cores=8) == 2
     assert num_workers(available_bytes=1 * gib, cores=8) == 1
+
+
+def test_too_little_memory_is_said_before_a_compile_starts(monkeypatch):
+    monkeypatch.setattr(compile_module, "available_memory_bytes", lambda: 2.0**28)
+    with pytest.raises(CompileError, match=r"256\.0 MiB of memory are free"):
+        compile_step(request("hang"))

@@ -67,6 +67,11 @@ class Program:
                 yield from self._runs(op.body, times * op.trips)
 
     @property
+    def unknown_loops(self) -> tuple[str, ...]:
+        """Loops whose trip count the text does not tell; they are counted as one trip."""
+        return tuple(loop.name for loop in self.loops if loop.trip_count is None)
+
+    @property
     def flops(self) -> float:
         """Matmul and kernel FLOPs of one device and step, loops run out."""
         return sum(op.flops * times for op, times, _ in self.runs())
