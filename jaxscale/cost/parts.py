@@ -4,7 +4,7 @@ What depends on a few columns of a layout only is evaluated once per distinct va
 that ten million layouts cost little more than the sums that join them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +14,14 @@ from jaxscale.cost.compute import OpCost, Tokens
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.problem import Problem
 from jaxscale.cost.remat import recompute_table, remat_plan
-from jaxscale.types import REMAT_POLICIES, LayoutBatch
+from jaxscale.types import AXES, REMAT_POLICIES, LayoutBatch
 
 FLOAT32 = 4.0
 DENSE_KEYS = 1 << 22  # up to here a table is faster than a sort
 LAYER_COLUMNS = ("microbatch_size", "tensor", "context", "expert", "sequence_parallel")
-COMM_COLUMNS = (
-    "data", "fsdp", "expert", "context", "tensor", "pipeline", "microbatch_size", "sequence_parallel",
-    "context_method", "params_shard", "grads_shard", "optimizer_shard", "remat", "virtual_stages",
+ACTIVATION_COLUMNS = (*AXES, "microbatch_size", "sequence_parallel", "context_method", "remat")
+WEIGHT_COLUMNS = (
+    *AXES, "params_shard", "grads_shard", "optimizer_shard", "sequence_parallel", "virtual_stages",
 )  # fmt: skip
 
 
@@ -39,6 +39,15 @@ class LayerCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exchanges:
+    """Collectives of one microbatch (or step) through one part of the model, priced on distinct rows."""
+
+    each: list[parallel.Exchange]
+    rows: np.ndarray  # [n], row of each layout among the distinct ones
+    layers: Number  # how many such parts the fullest stage holds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """Everything that a step is assembled from; arrays [n] over the layouts."""
 
@@ -46,10 +55,7 @@ class Parts:
     slots: dict[str, Number]  # layers of each kind that the fullest stage holds
     head: LayerCost
     embedding_s: Number
-    exchanges: dict[
-        str, list[parallel.Exchange]
-    ]  # by scope: layer kinds, vocabulary, pipeline; priced on distinct rows
-    exchange_rows: np.ndarray  # row of each layout among those
+    exchanges: tuple[Exchanges, ...]
     num_microbatches: Number
 
 
@@ -140,35 +146,17 @@ def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:
     s = p.inventory.numbers
     rows, index = shared(p, layouts, LAYER_COLUMNS)
     slots = layer_slots(p, layouts)
-    kinds: list[parallel.LayerKind] = list(slots)
-    layers = {kind: _layer(p, kind, rows, index, layouts) for kind in kinds}
+    layers = {kind: _layer(p, kind, rows, index, layouts) for kind in slots}
     head_costs = compute.op_costs(p, p.inventory.head, rows)
     tokens = compute.local_tokens(p, rows)
     lookup = 2.0 * tokens.full * s.d_model * p.compute_bytes
     embedding_s = lookup / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
-    comm_rows, comm_index = shared(p, layouts, COMM_COLUMNS)
     return Parts(
         layers=layers,
         slots=slots,
         head=_head(p, head_costs, rows, index),
         embedding_s=at_rows(embedding_s, index),
-        exchanges=_exchanges(p, kinds, comm_rows),
-        exchange_rows=comm_index,
-        num_microbatches=p.global_batch_size / (layouts.batch_shards * layouts.microbatch_size),
-    )
-
-
-def layer_slots(p: Problem, layouts: LayoutBatch) -> dict[parallel.LayerKind, Number]:
-    """Layers of each kind that the fullest stage holds, padding of uneven stages included."""
-    s = p.inventory.numbers
-    comm_rows, comm_index = shared(p, layouts, COMM_COLUMNS)
-    return Parts(
-        layers=layers,
-        slots=slots,
-        head=_head(p, head_costs, rows, index),
-        embedding_s=at_rows(embedding_s, index),
-        exchanges=_exchanges(p, kinds, comm_rows),
-        exchange_rows=comm_index,
+        exchanges=(*_activation_exchanges(p, slots, layouts), *_weight_exchanges(p, layouts)),
         num_microbatches=p.global_batch_size / (layouts.batch_shards * layouts.microbatch_size),
     )
 
@@ -216,36 +204,39 @@ def _head(p: Problem, costs: dict[str, compute.OpCost], rows: LayoutBatch, index
     )  # fmt: skip
 
 
-def stage_layers(p: Problem, kind: parallel.LayerKind, layouts: LayoutBatch) -> Number:
-    """Layers of one kind that the fullest pipeline stage holds."""
-    s = p.inventory.numbers
-    chunk = np.ceil(s.num_layers / (layouts.pipeline * layouts.virtual_stages)) * layouts.virtual_stages
-    return chunk * ((s.num_dense_layers if kind == "dense" else s.num_moe_layers) / s.num_layers)
+def _activation_exchanges(
+    p: Problem, slots: Mapping[parallel.LayerKind, Number], layouts: LayoutBatch
+) -> Iterator[Exchanges]:
+    """Collectives that move activations: of the layers of each kind, of embedding and head, of the pipeline."""
+    rows, index = shared(p, layouts, ACTIVATION_COLUMNS)
+    net, tokens = parallel.network(p, rows), compute.local_tokens(p, rows)
+    for kind, layers in slots.items():
+        each = list(parallel.layer_exchanges(net, kind, 1.0, tokens.full))
+        yield Exchanges(each=each, rows=index, layers=layers)
+    yield Exchanges(each=list(parallel.vocabulary_exchanges(net, tokens.full)), rows=index, layers=1.0)
+    yield Exchanges(each=list(parallel.pipeline_exchanges(net, tokens.residual, 1.0)), rows=index, layers=1.0)
 
 
-def _exchanges(p: Problem, kinds: list[parallel.LayerKind], rows: LayoutBatch) -> dict[str, list[parallel.Exchange]]:
-    """Collectives by scope: one microbatch of one layer of each kind, of the ends, of the pipeline; and of the step."""
-    net = parallel.network(p, rows)
-    tokens = compute.local_tokens(p, rows)
-    scopes: dict[str, list[parallel.Exchange]] = {"step": list(parallel.scalar_exchanges(net))}
-    for kind in kinds:
-        scopes[kind] = list(parallel.layer_exchanges(net, kind, 1.0, tokens.full))
-        for group in weights.layer_weights(p, kind, rows):
-            scopes[kind] += parallel.weight_exchanges(net, group)
-            layers = stage_layers(p, kind, rows)
-            scopes["step"] += parallel.step_exchanges(net, group, layers)
-            scopes["step"] += parallel.small_exchanges(net, group, layers)
-    scopes["vocabulary"] = list(parallel.vocabulary_exchanges(net, tokens.full))
-    for group in weights.held_vocabulary(p, rows):
-        scopes["vocabulary"] += parallel.weight_exchanges(net, group)
-        scopes["step"] += parallel.step_exchanges(net, group, 1.0)
-        scopes["step"] += parallel.small_exchanges(net, group, 1.0)
-    scopes["pipeline"] = list(parallel.pipeline_exchanges(net, tokens.residual, 1.0))
-    return scopes
+def _weight_exchanges(p: Problem, layouts: LayoutBatch) -> Iterator[Exchanges]:
+    """Collectives that move weights and gradients: of the layers of each kind, of the ends, and of the step."""
+    rows, index = shared(p, layouts, WEIGHT_COLUMNS)
+    net, slots = parallel.network(p, rows), layer_slots(p, layouts)
+    step = list(parallel.scalar_exchanges(net))
+    sets = [
+        (weights.layer_weights(p, kind, rows), slots[kind], layers) for kind, layers in layer_slots(p, rows).items()
+    ]
+    sets.append((weights.held_vocabulary(p, rows), 1.0, 1.0))
+    for groups, copies, layers in sets:
+        each = [e for group in groups for e in parallel.weight_exchanges(net, group)]
+        yield Exchanges(each=each, rows=index, layers=copies)
+        for group in groups:
+            step += parallel.step_exchanges(net, group, layers)
+            step += parallel.small_exchanges(net, group, layers)
+    yield Exchanges(each=step, rows=index, layers=1.0)
 
 
 def head_working_bytes(p: Problem, tokens: Tokens, layouts: LayoutBatch) -> Number:
-    """Logits in float32, as often as the loss copies them, and their gradient, on this rank's part of the vocabulary."""
+    """Logits in float32, as often as the loss copies them, and their gradient, of this rank's vocabulary."""
     whole = p.xp.where(p.stack.gathered_logits > 0, 1.0, 0.0)
     logits = tokens.full * weights.padded_vocabulary(p, layouts) * (whole + (1.0 - whole) / layouts.tensor)
     pieces = whole * (layouts.tensor > 1) * 2.0 * p.compute_bytes  # what the ranks sent, and the same joined

@@ -108,13 +108,12 @@ def recomputed_flops(pieces: Parts) -> Number:
 def collectives_row(p: Problem, batch: EstimateBatch, layouts: LayoutBatch, row: int) -> tuple[Collective, ...]:
     """Every collective of one layout's step, joined over phases."""
     pieces = batch.parts
-    source = int(pieces.exchange_rows[row])
     microbatches = float(np.broadcast_to(pieces.num_microbatches, (len(layouts),))[row])
     used = {axis for axis in AXES if getattr(layouts, axis)[row] > 1}
     totals: dict[tuple[str, tuple[str, ...], str], list[float]] = {}
-    for scope, exchanges in pieces.exchanges.items():
-        layers = float(pieces.slots[scope][row]) if scope in pieces.slots else 1.0
-        for exchange in exchanges:
+    for exchanges in pieces.exchanges:
+        source, layers = int(exchanges.rows[row]), _at(exchanges.layers, row)
+        for exchange in exchanges.each:
             if used.isdisjoint(exchange.axes):
                 continue
             repeats = layers * (1.0 if exchange.phase == "step" else microbatches)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxscale.cost.numbers import Number
-from jaxscale.cost.parts import Parts
+from jaxscale.cost.parts import Parts, at_rows
 from jaxscale.cost.problem import Problem
 from jaxscale.schedule import StageTimes, makespan_s
 from jaxscale.types import LayoutBatch
@@ -81,14 +81,13 @@ def _communication(p: Problem, pieces: Parts) -> dict[str, dict[str, Number]]:
     totals: dict[str, dict[str, Number]] = {}
     for phase in ("forward", "backward", "recompute", "step"):
         totals[phase] = {axis: 0.0 for axis in axes}
-        for scope, exchanges in pieces.exchanges.items():
+        for exchanges in pieces.exchanges:
             sums: dict[str, Number] = {}
-            for exchange in exchanges:
+            for exchange in exchanges.each:
                 if exchange.phase == phase:
                     sums[exchange.axis] = sums.get(exchange.axis, 0.0) + exchange.seconds
             for axis, seconds in sums.items():
-                each = seconds[pieces.exchange_rows] if getattr(seconds, "ndim", 0) else seconds
-                totals[phase][axis] = totals[phase][axis] + each * pieces.slots.get(scope, 1.0)
+                totals[phase][axis] = totals[phase][axis] + at_rows(seconds, exchanges.rows) * exchanges.layers
     return totals
 
 
@@ -153,6 +152,8 @@ def _assemble(
     merged["contention"] = merged["contention"] + slower
     merged["optimizer"] = optimizer_s
     merged["overhead"] = stack.step_overhead_s + m * stack.microbatch_overhead_s
+    # The slowest of n devices, whose speeds scatter, falls behind the mean by about as much again with every doubling.
+    merged["stragglers"] = total * stack.straggler_frac * np.log2(p.num_chips * p.devices_per_chip)
     return merged
 
 

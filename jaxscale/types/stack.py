@@ -48,6 +48,7 @@ class Stack:
     # Whole step
     step_overhead_s: float = 0.0
     microbatch_overhead_s: float = 0.0
+    straggler_frac: float = 0.0  # compute time lost for every doubling of the devices that wait for each other
     # Memory
     reserved_bytes: float = 0.0  # context and workspace outside the program's own buffers
     fragmentation_frac: float = 0.0  # of activations, lost between blocks of the allocator
