@@ -112,11 +112,11 @@ def distinct(layouts: LayoutBatch, columns: tuple[str, ...]) -> tuple[LayoutBatc
     >>> rows.fsdp.tolist(), index.tolist()
     ([2, 4], [0, 1, 0])
     """
-    key = np.zeros(len(layouts), dtype=np.int64)
-    keys = 1
+    key, keys = np.zeros(len(layouts), dtype=np.int64), 1
     for name in columns:
         codes, count = _codes(getattr(layouts, name))
-        key, keys = key * count + codes, keys * count
+        if count > 1:
+            key, keys = key * count + codes, keys * count
     if keys > DENSE_KEYS:
         _, first, index = np.unique(key, return_index=True, return_inverse=True)
         return layouts.take(first), index
@@ -138,7 +138,8 @@ def _codes(column: np.ndarray) -> tuple[np.ndarray, int]:
         values, codes = np.unique(column, return_inverse=True)
         return codes, len(values)
     present = np.bincount(column) > 0
-    return (np.cumsum(present) - 1)[column], int(present.sum())
+    values = int(present.sum())
+    return (column if values in (1, len(present)) else (np.cumsum(present) - 1)[column]), values
 
 
 def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:

@@ -109,7 +109,7 @@ def collectives_row(p: Problem, batch: EstimateBatch, layouts: LayoutBatch, row:
     """Every collective of one layout's step, joined over phases."""
     pieces = batch.parts
     microbatches = float(np.broadcast_to(pieces.num_microbatches, (len(layouts),))[row])
-    used = {axis for axis in AXES if getattr(layouts, axis)[row] > 1}
+    used = frozenset(axis for axis in AXES if getattr(layouts, axis)[row] > 1)
     totals: dict[tuple[str, tuple[str, ...], str], list[float]] = {}
     for exchanges in pieces.exchanges:
         source, layers = int(exchanges.rows[row]), _at(exchanges.layers, row)
@@ -133,7 +133,7 @@ def collectives_row(p: Problem, batch: EstimateBatch, layouts: LayoutBatch, row:
 
 
 def _at(value: Number, row: int) -> float:
-    return float(value[row]) if np.ndim(value) else float(value)
+    return float(value[row]) if getattr(value, "ndim", 0) else float(value)
 
 
 def bytes_by_axes(collectives: tuple[Collective, ...]) -> dict[str, float]:
