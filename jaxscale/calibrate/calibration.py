@@ -1,7 +1,8 @@
 """A fitted stack on one generation of chips: values, intervals, held-out error and provenance; and its YAML file."""
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from jaxscale.calibrate.constants import CONSTANTS, Constant, constant_named
 from jaxscale.calibrate.run import Software
 from jaxscale.errors import CatalogError, SpecError, nearest
-from jaxscale.types import Stack
+from jaxscale.types import STACKS, Stack
 
 PRIOR_SIGMA = 0.16  # standard deviation of log(measured / predicted) of a stack that nobody measured
 
@@ -43,14 +44,15 @@ class Calibration:
     def stack_for(self, software: Software) -> Stack:
         """The constants of the kernels that `software` uses, as a `Stack`."""
         values = {c.field: self.value(c) for c in CONSTANTS if c.applies(software)}
-        return Stack(
-            name=self.stack, attention_kernel=software.attention_kernel, spmd=self.stack.startswith("xla"),
-            gathered_logits=float(software.gathered_logits), sigma_log=self.sigma_log, source=self.describe(), **values,
+        base = STACKS.get(self.stack) or Stack(name=self.stack, spmd=False)
+        return dataclasses.replace(
+            base, attention_kernel=software.attention_kernel, gathered_logits=float(software.gathered_logits),
+            sigma_log=self.sigma_log, source=self.describe(), **values,
         )  # fmt: skip
 
     def to_json(self) -> dict:
         """Plain values, for `--json`."""
-        fitted = {name: asdict(entry) for name, entry in self.fitted.items()}
+        fitted = {name: dataclasses.asdict(entry) for name, entry in self.fitted.items()}
         return {
             "stack": self.stack, "chip": self.chip, "sigma_log": self.sigma_log, "provenance": dict(self.provenance),
             "constants": fitted,

@@ -100,7 +100,8 @@ def objective(
     import jax
     from jax import numpy as jnp
 
-    slopes = jax.jit(jax.jacfwd(lambda free, weights: residuals(free, weights, jnp)))
+    quick = {"xla_backend_optimization_level": 0}  # run a few dozen times: compiling costs more than running
+    slopes = jax.jit(jax.jacfwd(lambda free, weights: residuals(free, weights, jnp)), compiler_options=quick)
     return Objective(
         constants=constants,
         centres=np.array([c.free(start.value(c)) for c in constants]),

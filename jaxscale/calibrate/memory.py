@@ -23,10 +23,12 @@ PEAK_NOISE = 0.06  # of log bytes
 def fit_memory(runs: Sequence[Run], start: Calibration) -> dict[str, Fitted]:
     """Constants of memory; none where no run says anything of it."""
     rows = [run for run in runs if run.outcome in ("ok", "oom")]
-    peaks = np.array([run.peak_memory_bytes for run in rows])
-    if not any(run.outcome == "oom" for run in rows) and not np.isfinite(peaks).any():
+    if not rows:
         return {}
+    peaks = np.array([run.peak_memory_bytes for run in rows])
     constants = free_constants(rows, "memory")
+    if not constants:
+        return {}
     table = blocks(rows, lambda run: start.stack_for(run.software))
     masks = {c.name: np.array([c.applies(run.software) for run in rows]) for c in constants}
     order = np.argsort(np.concatenate([block.rows for block in table]))

@@ -100,7 +100,7 @@ def _stage(
     sets += [(weights, 1.0) for weights in vocabulary]
     sets.append((also[0], also[1] * 1.0))
     held = _held(layouts, pieces.num_microbatches, position)
-    saved = held * sum(pieces.slots[k] * layer.saved_bytes for k, layer in pieces.layers.items())
+    saved = held * sum(pieces.slots[k] * layer.saved_bytes for k, layer in pieces.layers.items()) * p.stack.saved_frac
     working: Number = 0.0
     gathered: Number = 0.0
     for kind, layer in pieces.layers.items():

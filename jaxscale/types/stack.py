@@ -52,6 +52,7 @@ class Stack:
     # Memory
     reserved_bytes: float = 0.0  # context and workspace outside the program's own buffers
     fragmentation_frac: float = 0.0  # of activations, lost between blocks of the allocator
+    saved_frac: float = 1.0  # of the bytes of saved activations at compute precision (fp8 kernels keep fp8 inputs)
     norm_saved_bytes: float = 0.0  # per element of a norm's input, kept beside it for backward (float32 copies)
     activation_saved: float = 0.0  # elements per element of the MLP's width, kept beside gate, up and product
     gathered_logits: float = 0.0  # 1: every tensor-parallel rank holds all logits; 0: its share of the vocabulary

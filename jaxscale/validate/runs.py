@@ -25,6 +25,7 @@ from jaxscale.types import (
     optimizer_named,
     precision_named,
 )
+from jaxscale.validate.recompute import with_likely_recompute
 from jaxscale.validate.software import Framework, framework_of, pure_bf16, remat_of, software_of
 
 REQUIRED = (
@@ -55,13 +56,17 @@ def read_runs(path: str | Path) -> tuple[list[Run], list[Refusal]]:
     missing = [name for name in REQUIRED if name not in table.columns]
     if missing:
         raise SpecError(f"{path}: columns {', '.join(missing)} are missing")
-    runs, refusals = [], []
+    runs: list[Run] = []
+    unstated: list[bool] = []
+    refusals: list[Refusal] = []
     for row in table.to_dict("records"):
         values = {k: v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}
         try:
             runs.append(_run(values))
+            unstated.append("recompute" not in values)
         except JaxscaleError as error:
             refusals.append(Refusal(id=str(row["id"]), group=str(values.get("group", "")), reason=str(error)))
+    runs = with_likely_recompute(runs, unstated)
     if not runs:
         first = f"; the first: {refusals[0].reason}" if refusals else ""
         raise SpecError(f"{path}: no row can be used ({len(refusals)} refused{first})")
@@ -215,9 +220,9 @@ def _layout(row: Mapping[str, Any], shape: ModelShape, framework: Framework) -> 
     tensor, pipeline = _whole(row, "tp", 1), _whole(row, "pp", 1)
     context, expert = _whole(row, "cp", 1), _whole(row, "ep", 1)
     ranks = _whole(row, "dp", 0) or _whole(row, "num_chips") // (tensor * pipeline * context)
-    if ranks % expert:
-        # Expert parallelism may also cover tensor- and context-parallel ranks; the share beyond dp is not modelled.
-        raise SpecError(f"ep={expert} does not divide dp={ranks}")
+    # Megatron's expert axis may also span tensor- and context-parallel ranks. Where it does, experts are split over as
+    # many batch ranks as there are, and each expert's matrices over the tensor axis: as large a share on each device.
+    expert = math.gcd(expert, ranks)
     stage = _whole(row, "zero_stage", framework.zero_stage)
     if stage not in ZERO_STAGES:
         raise SpecError(f"zero_stage={stage} is not one of 0, 1, 2, 3")
