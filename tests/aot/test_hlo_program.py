@@ -62,6 +62,16 @@ def test_sparse_core_collectives_of_tpu7x():
     assert {("all-gather", ("fsdp",)), ("reduce-scatter", ("fsdp",))} <= overlapped
 
 
+def test_work_begins_where_a_sparse_core_is_handed_its_operands():
+    """tpu7x starts an asynchronous op before its operand is made; the update that brings it begins the transfer."""
+    program = golden("layered_tpu7x")
+    opcodes = {op.opcode for op, _, _ in program.runs() if op.collectives and op.starts}
+    assert opcodes == {"async-update", "collective-permute-start"}
+    began = {op.name for op, _, _ in program.runs() if op.starts and op.collectives}
+    awaited = {op.waits_for for op, _, _ in program.runs() if op.waits_for}
+    assert began <= awaited
+
+
 @pytest.mark.parametrize("chip", ["v5e", "v5p"])
 def test_tpu_turns_one_reduce_scatter_into_an_all_reduce(chip):
     """Scattering 256 columns over 2 leaves 128-lane rows split: the compiler sums and slices instead."""

@@ -83,9 +83,24 @@ def conditional_branches(attributes: str) -> tuple[str, ...]:
     return tuple(re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", attributes))
 
 
-def inlined_computations(instruction: Instruction) -> tuple[str, ...]:
+def begins_work(instruction: Instruction) -> bool:
+    """Whether asynchronous work begins here: at a start, or at the update that hands a start its operands."""
+    if instruction.opcode == "async-update":
+        return len(instruction.operands) > 1
+    return instruction.opcode.endswith("-start") and bool(instruction.operands)
+
+
+def inlined_computations(instruction: Instruction, computation: Computation) -> tuple[str, ...]:
     """Computations that are part of an op: fused, called, wrapped in an asynchronous op or run by a sparse core."""
-    if instruction.opcode in ("fusion", "async-start", "call"):
+    if instruction.opcode.startswith("async-"):
+        if not begins_work(instruction):
+            return ()
+        start: Instruction | None = instruction
+        while start is not None and start.opcode == "async-update":
+            start = computation.operand(start, 0)
+        target = start.reference("calls") if start else None
+        return (target,) if target else ()
+    if instruction.opcode in ("fusion", "call"):
         target = instruction.reference("calls") or instruction.reference("to_apply")
         return (target,) if target else ()
     if instruction.opcode == "custom-call":

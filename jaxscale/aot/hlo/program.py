@@ -16,7 +16,7 @@ from jaxscale.aot.hlo.collectives import (
 )
 from jaxscale.aot.hlo.flops import KernelFlops, Matmul, is_kernel, kernel_flops, read_matmul
 from jaxscale.aot.hlo.groups import MeshAxes
-from jaxscale.aot.hlo.loops import Loop, conditional_branches, inlined_computations, read_loop
+from jaxscale.aot.hlo.loops import Loop, begins_work, conditional_branches, inlined_computations, read_loop
 from jaxscale.aot.hlo.text import Computation, Instruction, Module, parse_module
 from jaxscale.aot.hlo.traffic import FREE_OPCODES, traffic
 from jaxscale.types import Collective
@@ -212,7 +212,7 @@ class _Reader:
     def nested(self, instruction: Instruction, computation: Computation) -> Iterator[tuple[Instruction, Computation]]:
         """An instruction, and all those fused or wrapped into it."""
         yield instruction, computation
-        for target in inlined_computations(instruction):
+        for target in inlined_computations(instruction, computation):
             inner = self.module.computations.get(target)
             for child in inner.instructions if inner else ():
                 yield from self.nested(child, inner)  # type: ignore[arg-type]
@@ -246,7 +246,7 @@ def _starts(instruction: Instruction, module: Module) -> bool:
     if instruction.opcode == "fusion":
         inner = module.computations.get(instruction.reference("calls") or "")
         return inner is not None and starts_chain(inner)
-    return instruction.opcode.endswith("-start")
+    return begins_work(instruction)
 
 
 def _waits_for(instruction: Instruction, computation: Computation, module: Module) -> str:
