@@ -13,6 +13,8 @@ segment i with every leaf stacked over the segment's repeats. What a runtime nee
 | `layer_body(shape, kind, comms=..., execution=...)` | one layer: (layer params, stream, context) -> (stream, stats) |
 | `head_loss(shape, params["head"], params["embedding"], stream, targets, weights, comms=...)` | sums of loss, weight |
 | `forward`, `logits` | the whole model on one device |
+| `execution_for(shape, platform, seq_len=...)` | the kernels that suit a platform, as an `Execution` |
+| `load_checkpoint(shape, folder)`, `save_checkpoint` | Hugging Face checkpoints to parameters and back |
 
 A layer's `stats` is `RoutingStats` of a mixture-of-experts layer, else None.
 
@@ -34,10 +36,12 @@ from jaxscale.zoo.attention import (
     row_delta,
 )
 from jaxscale.zoo.comms import Comms, LocalComms
+from jaxscale.zoo.convert import load_checkpoint, save_checkpoint
 from jaxscale.zoo.decoder import (
     LayerKind,
     Segment,
     abstract_params,
+    document_positions,
     embed,
     forward,
     head_logits,
@@ -50,7 +54,7 @@ from jaxscale.zoo.decoder import (
     parameter_info,
     segments,
 )
-from jaxscale.zoo.kernels import Execution
+from jaxscale.zoo.kernels import Execution, execution_for
 from jaxscale.zoo.layers import Context
 from jaxscale.zoo.loss import LossSums, head_loss
 from jaxscale.zoo.params import EXPERT_DIM, LAYERS_DIM, TENSOR_DIMS, ParamInfo
@@ -77,18 +81,22 @@ __all__ = [
     "balanced_bias",
     "block_backward",
     "block_forward",
+    "document_positions",
     "embed",
+    "execution_for",
     "forward",
     "head_logits",
     "head_loss",
     "init_params",
     "layer_body",
     "layer_kinds",
+    "load_checkpoint",
     "logits",
     "make_context",
     "merge_blocks",
     "padded_vocab",
     "parameter_info",
     "row_delta",
+    "save_checkpoint",
     "segments",
 ]

@@ -266,6 +266,15 @@ def make_context(
     return Context(positions=positions, segments=segments, rope=tables[0], local_rope=tables[1])
 
 
+def document_positions(seq_len: int, segment_ids: Array | None = None) -> Array:
+    """Place of each token in its document, [1|b, t] int32; packed documents are runs of one segment id [b, t]."""
+    index = jnp.arange(seq_len, dtype=jnp.int32)[None]
+    if segment_ids is None:
+        return index
+    starts = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)))
+    return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
+
+
 def embed(
     shape: ModelShape, params: Params, tokens: Array, positions: Array, *, comms: Comms, dtype: Any = jnp.float32
 ) -> Array:
@@ -303,7 +312,7 @@ def forward(
 ) -> tuple[Array, tuple[Any, ...]]:
     """The whole model on one device: tokens [b, t] -> (final residual stream, routing statistics by segment)."""
     comms, execution = LocalComms(), execution or Execution()
-    positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+    positions = document_positions(tokens.shape[1], segment_ids)
     context = make_context(shape, positions, segment_ids)
     x = embed(shape, params["embedding"], tokens, positions, comms=comms, dtype=dtype)
     stats = []

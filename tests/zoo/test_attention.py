@@ -11,6 +11,7 @@ from jaxscale.errors import SpecError
 from jaxscale.zoo import attention as A
 from jaxscale.zoo.flash import cudnn_attention, name_residuals, splash_attention
 from jaxscale.zoo.rope import alibi_slopes
+from tests.zoo.draw import quick_jit
 
 B, T, N, K, H = 2, 16, 4, 2, 8
 
@@ -71,7 +72,7 @@ def value_and_gradients(kernel, q, k, v, inputs, spec):
         return jnp.sum(out * jnp.cos(jnp.arange(out.size).reshape(out.shape))), out
 
     argnums = (0, 1, 2) if inputs.sinks is None else (0, 1, 2, 3)
-    grads, out = jax.grad(loss, argnums=argnums, has_aux=True)(q, k, v, inputs.sinks)
+    grads, out = quick_jit(jax.grad(loss, argnums=argnums, has_aux=True))(q, k, v, inputs.sinks)
     return [out, *grads]
 
 

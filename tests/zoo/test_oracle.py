@@ -1,6 +1,5 @@
 """The oracle nobody here wrote: logits of Hugging Face's own models, from their own checkpoint files."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from jaxscale.zoo import logits
 from jaxscale.zoo.convert import load_checkpoint, save_checkpoint
 from tests.zoo.cases import CASES, VOCAB, Case
+from tests.zoo.draw import quick_jit
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -47,7 +47,7 @@ def test_logits_match_transformers(name, tmp_path):
     expected = reference_logits(model, tokens)
 
     params = load_checkpoint(case.shape, tmp_path)
-    actual = np.asarray(jax.jit(lambda p, t: logits(case.shape, p, t))(params, jnp.asarray(tokens)))
+    actual = np.asarray(quick_jit(lambda p, t: logits(case.shape, p, t))(params, jnp.asarray(tokens)))
 
     assert np.std(expected) > 0.05, "logits of a model that does something"
     np.testing.assert_allclose(actual, expected, atol=1e-4, rtol=1e-4)

@@ -11,12 +11,12 @@ from jax.sharding import PartitionSpec as P
 
 from jaxscale import zoo
 from tests.zoo.cases import CASES
+from tests.zoo.draw import quick_jit, random_params, random_tokens
 from tests.zoo.mesh_comms import MeshComms, reduced, spec_of
 
 BATCH, SEQ_LEN, TENSOR = 4, 16, 2
 AUX, Z_LOSS = 0.01, 1e-3
 EXECUTION = zoo.Execution()
-QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def loss_sum(shape, params, tokens, comms, execution):
@@ -45,13 +45,12 @@ def loss_sum(shape, params, tokens, comms, execution):
 
 @functools.cache
 def case(name):
-    """A two-layer model of a family, its parameters (none at a symmetric start), tokens, loss and gradients."""
+    """A two-layer model of a family, its parameters, tokens, loss and gradients."""
     shape = dataclasses.replace(CASES[name].shape, num_layers=2)
-    params = zoo.init_params(shape, jax.random.key(0), vocab_multiple=TENSOR)
-    params = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), params)
-    tokens = jax.random.randint(jax.random.key(1), (BATCH, SEQ_LEN), 0, shape.vocab_size)
+    params = random_params(shape, vocab_multiple=TENSOR)
+    tokens = random_tokens(shape, BATCH, SEQ_LEN)
     step = jax.value_and_grad(lambda p: loss_sum(shape, p, tokens, zoo.LocalComms(), EXECUTION))
-    return shape, params, tokens, jax.jit(step, compiler_options=QUICK_COMPILE)(params)
+    return shape, params, tokens, quick_jit(step)(params)
 
 
 def sharded_gradients(shape, params, tokens, *, sequence_parallel, expert):
@@ -65,7 +64,7 @@ def sharded_gradients(shape, params, tokens, *, sequence_parallel, expert):
         return jax.lax.psum(loss, "expert"), reduced(grads, infos, sequence_parallel=sequence_parallel)
 
     step = jax.shard_map(local, mesh=mesh, in_specs=(specs, P("expert")), out_specs=(P(), specs), check_vma=False)
-    return jax.jit(step, compiler_options=QUICK_COMPILE)(params, tokens)
+    return quick_jit(step)(params, tokens)
 
 
 # One model for each kind of parameter that the tags tell apart; the slow ones differ in what is around them.

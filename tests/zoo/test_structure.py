@@ -12,6 +12,7 @@ from jaxscale import zoo
 from jaxscale.cost.inventory import count_parameters, inventory
 from jaxscale.types import ModelShape, MoEShape
 from tests.zoo.cases import CASES, shape
+from tests.zoo.draw import quick_jit
 
 SPARSE = MoEShape(num_experts=4, experts_per_token=1, expert_d_ff=8)
 NOT_ACTIVATIONS = {"layer_output"}  # the residual sum: it is the next layer's input, which is always saved
@@ -102,7 +103,9 @@ def test_segments_spell_the_layers_out(pattern):
 
 def test_padding_the_vocabulary_changes_no_start_value():
     model = CASES["llama3"].shape
-    plain, padded = (zoo.init_params(model, jax.random.key(3), vocab_multiple=m) for m in (1, 8))
+    plain, padded = (
+        quick_jit(lambda key, m=m: zoo.init_params(model, key, vocab_multiple=m))(jax.random.key(3)) for m in (1, 8)
+    )
     assert (padded["embedding"]["table"][: model.vocab_size] == plain["embedding"]["table"]).all()
     assert (padded["head"]["kernel"][:, : model.vocab_size] == plain["head"]["kernel"]).all()
     assert padded["embedding"]["table"].shape[0] == zoo.padded_vocab(model, 8) == 104
