@@ -25,18 +25,8 @@ Gradients under tensor parallelism: `ParamInfo.tensor_grad` says which local gra
 tensor axis ("never", "sequence": with sequence parallelism only, "always") and must be summed by the runtime.
 """
 
-from jaxscale.zoo.attention import (
-    AttentionInputs,
-    AttentionKernel,
-    AttentionSpec,
-    apply_sinks,
-    block_backward,
-    block_forward,
-    merge_blocks,
-    row_delta,
-)
+from jaxscale.zoo.checkpoint import load_checkpoint, save_checkpoint
 from jaxscale.zoo.comms import Comms, LocalComms
-from jaxscale.zoo.convert import load_checkpoint, save_checkpoint
 from jaxscale.zoo.decoder import (
     LayerKind,
     Segment,
@@ -54,7 +44,18 @@ from jaxscale.zoo.decoder import (
     parameter_info,
     segments,
 )
-from jaxscale.zoo.kernels import Execution, execution_for
+from jaxscale.zoo.kernels import (
+    AttentionInputs,
+    AttentionKernel,
+    AttentionSpec,
+    Execution,
+    apply_sinks,
+    block_backward,
+    block_forward,
+    execution_for,
+    merge_blocks,
+    row_delta,
+)
 from jaxscale.zoo.layers import Context
 from jaxscale.zoo.loss import LossSums, head_loss
 from jaxscale.zoo.params import EXPERT_DIM, LAYERS_DIM, TENSOR_DIMS, ParamInfo

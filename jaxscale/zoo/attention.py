@@ -1,223 +1,172 @@
-"""Softmax attention on blocks, the reference every fast kernel is checked against.
+"""The two attention layers as flax NNX modules: grouped-query and latent.
 
-Notation: b sequences, t queries, s keys, N query heads, K kv heads, G = N / K, H head width (values may be narrower).
-
-Causality is decided by positions, not by array order: query i sees key j when both are of one segment and
-`0 <= position_i - position_j` (and `< window`). So the same code serves packed documents, a context shard in any
-order, and a ring in which keys arrive block by block.
-
-The backward pass is flash-style (Dao et al., arXiv 2205.14135, section 3 and appendix B.4): only the output and the
-log-sum-exp of each row are kept, probabilities are computed again a chunk of queries at a time.
+Notation: b sequences, t tokens of the context shard, D d_model, N query heads, K kv heads, H head width.
 """
-
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+
+from jaxscale.types import ModelShape
+from jaxscale.zoo.kernels import attention_kernel
+from jaxscale.zoo.kernels.plain import AttentionInputs, AttentionSpec
+from jaxscale.zoo.layers import Context, HeadsNorm, Norm, Run, linear, residual_scale
+from jaxscale.zoo.params import param
+from jaxscale.zoo.rope import RopeTable, alibi_slopes, apply_rope, yarn_mscale
 
 Array = jax.Array
 
-MASKED = -1e30  # finite, so that a row without a visible key stays finite in a ring
-QUERY_CHUNK = 512  # rows of scores alive at once are b * N * QUERY_CHUNK * s
+
+class Attention(nnx.Module):
+    """Multi-head, grouped-query (arXiv 2305.13245) and multi-query attention."""
+
+    def __init__(self, shape: ModelShape, *, rngs: nnx.Rngs):
+        self.shape = shape
+        d, n, k, h = shape.d_model, shape.num_heads, shape.num_kv_heads, shape.head_dim
+        self.q = param(rngs, (d, n, h), ("d_model", "heads", "head_dim"), fan_in=d)
+        self.k = param(rngs, (d, k, h), ("d_model", "kv_heads", "head_dim"), fan_in=d)
+        self.v = param(rngs, (d, k, h), ("d_model", "kv_heads", "head_dim"), fan_in=d)
+        self.out = _out_projection(shape, h, rngs)
+        self.q_bias = param(rngs, (n, h), ("heads", "head_dim")) if shape.qkv_bias else None
+        self.k_bias = param(rngs, (k, h), ("kv_heads", "head_dim")) if shape.qkv_bias else None
+        self.v_bias = param(rngs, (k, h), ("kv_heads", "head_dim")) if shape.qkv_bias else None
+        bias = shape.attention_out_bias
+        self.out_bias = param(rngs, (d,), ("d_model",), tensor_grad="sequence") if bias else None
+        self.sinks = param(rngs, (n,), ("heads",)) if shape.attention_sinks else None
+        self.q_norm = _qk_norm(shape, n, "heads", rngs)
+        self.k_norm = _qk_norm(shape, k, "kv_heads", rngs)
+
+    def __call__(self, x: Array, context: Context, run: Run, *, window: int) -> Array:
+        """[b, t, D] -> residual stream."""
+        table = context.local_rope if window else context.rope
+        q = self._heads(x, self.q, self.q_bias, run)
+        k = self._heads(x, self.k, self.k_bias, run)
+        v = checkpoint_name(self._heads(x, self.v, self.v_bias, run), "v")
+        q = _positioned(q, self.q_norm, table, "q", run)
+        k = _positioned(k, self.k_norm, table, "k", run)
+        sinks = None if self.sinks is None else self.sinks[...]
+        out = attend(self.shape, q, k, v, context, run, window=window, sinks=sinks)
+        return _leave(linear(out, self.out, "btnh,nhd->btd", run), self.out_bias, run)
+
+    def _heads(self, x: Array, weight: nnx.Param, bias: nnx.Param | None, run: Run) -> Array:
+        y = linear(x, weight, "btd,dnh->btnh", run, bias)
+        clip = self.shape.qkv_clip
+        return jnp.clip(y, -clip, clip) if clip else y
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionSpec:
-    """What of an attention op is fixed when the program is traced."""
+class LatentAttention(nnx.Module):
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, eq. 9-19).
 
-    scale: float
-    window: int = 0  # 0 = every earlier token
-    softcap: float = 0.0
-    contiguous: bool = True  # token i of the arrays is token i of the sequence: kernels may mask by index
+    Queries and keys are a part without position and a rotated part; the rotated key is one for all heads. The latent
+    projections are whole on every tensor rank, so their gradients are partial there.
+    """
 
+    def __init__(self, shape: ModelShape, *, rngs: nnx.Rngs):
+        assert shape.mla is not None, "built for latent attention only"
+        self.shape, self.mla = shape, shape.mla
+        mla, d, n = shape.mla, shape.d_model, shape.num_heads
+        q_width, q_dims = mla.qk_head_dim, ("heads", "head_dim")
+        if mla.q_lora_rank:
+            r = mla.q_lora_rank
+            self.q_down = param(rngs, (d, r), ("d_model", "q_latent"), fan_in=d, tensor_grad="always")
+            self.q_norm = Norm(shape, width=r, dim="q_latent", tensor_grad="always", rngs=rngs)
+            self.q_up = param(rngs, (r, n, q_width), ("q_latent", *q_dims), fan_in=r)
+        else:
+            self.q = param(rngs, (d, n, q_width), ("d_model", *q_dims), fan_in=d)
+        r, latent = mla.kv_lora_rank, mla.kv_lora_rank + mla.qk_rope_head_dim
+        self.kv_down = param(rngs, (d, latent), ("d_model", "kv_latent"), fan_in=d, tensor_grad="always")
+        self.kv_norm = Norm(shape, width=r, dim="kv_latent", tensor_grad="always", rngs=rngs)
+        self.k = param(rngs, (r, n, mla.qk_nope_head_dim), ("kv_latent", "heads", "head_dim"), fan_in=r)
+        self.v = param(rngs, (r, n, mla.v_head_dim), ("kv_latent", "heads", "head_dim"), fan_in=r)
+        self.out = _out_projection(shape, mla.v_head_dim, rngs)
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["q_positions", "kv_positions", "q_segments", "kv_segments", "sinks", "slopes"],
-    meta_fields=[],
-)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionInputs:
-    """What an attention op reads beside q, k and v."""
+    def __call__(self, x: Array, context: Context, run: Run, *, window: int) -> Array:
+        """[b, t, D] -> residual stream."""
+        assert context.rope is not None, "latent attention rotates a part of each head"
+        latent = checkpoint_name(linear(x, self.kv_down, "btd,dr->btr", run), "kv_down")
+        compressed = self.kv_norm(latent[..., : self.mla.kv_lora_rank])
+        shared_key = apply_rope(latent[..., None, self.mla.kv_lora_rank :], context.rope)
+        k = linear(compressed, self.k, "btr,rnh->btnh", run)
+        rotated = jnp.broadcast_to(shared_key, (*k.shape[:3], shared_key.shape[-1]))
+        k = checkpoint_name(jnp.concatenate([k, rotated], axis=-1), "k")
+        v = checkpoint_name(linear(compressed, self.v, "btr,rnh->btnh", run), "v")
+        q = checkpoint_name(self._queries(x, context.rope, run), "q")
+        out = attend(self.shape, q, k, v, context, run, window=window)
+        return _leave(linear(out, self.out, "btnh,nhd->btd", run), None, run)
 
-    q_positions: Array  # [1|b, t] int32
-    kv_positions: Array  # [1|b, s] int32
-    q_segments: Array | None = None  # [b, t] int32, of packed documents
-    kv_segments: Array | None = None  # [b, s] int32
-    sinks: Array | None = None  # [N] float32: a logit a head whose value is zero (gpt-oss)
-    slopes: Array | None = None  # [N] float32: ALiBi (Press et al., arXiv 2108.12409)
-
-
-AttentionKernel = Callable[[Array, Array, Array, AttentionInputs, AttentionSpec], Array]
-
-
-def block_mask(inputs: AttentionInputs, spec: AttentionSpec) -> Array:
-    """Which keys each query sees: bool [1|b, t, s]."""
-    distance = inputs.q_positions[:, :, None] - inputs.kv_positions[:, None, :]
-    mask = distance >= 0
-    if spec.window:
-        mask &= distance < spec.window
-    if inputs.q_segments is not None and inputs.kv_segments is not None:
-        mask &= inputs.q_segments[:, :, None] == inputs.kv_segments[:, None, :]
-    return mask
-
-
-def _scores(q: Array, k: Array, inputs: AttentionInputs, spec: AttentionSpec) -> Array:
-    """Masked float32 scores [b, K, G, t, s]."""
-    b, t, heads, width = q.shape
-    kv_heads = k.shape[2]
-    grouped = q.reshape(b, t, kv_heads, heads // kv_heads, width)
-    scores = jnp.einsum("btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32) * spec.scale
-    if spec.softcap:
-        scores = spec.softcap * jnp.tanh(scores / spec.softcap)
-    if inputs.slopes is not None:
-        distance = inputs.q_positions[:, :, None] - inputs.kv_positions[:, None, :]
-        slopes = inputs.slopes.astype(jnp.float32).reshape(1, kv_heads, -1, 1, 1)
-        scores = scores - slopes * distance[:, None, None].astype(jnp.float32)
-    return jnp.where(block_mask(inputs, spec)[:, None, None], scores, MASKED)
+    def _queries(self, x: Array, table: RopeTable, run: Run) -> Array:
+        if self.mla.q_lora_rank:
+            latent = checkpoint_name(linear(x, self.q_down, "btd,dr->btr", run), "q_down")
+            q = linear(self.q_norm(latent), self.q_up, "btr,rnh->btnh", run)
+        else:
+            q = linear(x, self.q, "btd,dnh->btnh", run)
+        nope = self.mla.qk_nope_head_dim
+        return jnp.concatenate([q[..., :nope], apply_rope(q[..., nope:], table)], axis=-1)
 
 
-def _heads_last(x: Array) -> Array:
-    """[b, K, G, t] -> [b, t, N]."""
-    b, kv_heads, group, t = x.shape
-    return x.transpose(0, 3, 1, 2).reshape(b, t, kv_heads * group)
+def _out_projection(shape: ModelShape, width: int, rngs: nnx.Rngs) -> nnx.Param:
+    size, fan_in = (shape.num_heads, width, shape.d_model), shape.num_heads * width
+    return param(rngs, size, ("heads", "head_dim", "d_model"), fan_in=fan_in, scale=residual_scale(shape))
 
 
-def _heads_first(x: Array, kv_heads: int) -> Array:
-    """[b, t, N] -> [b, K, G, t]."""
-    b, t, heads = x.shape
-    return x.reshape(b, t, kv_heads, heads // kv_heads).transpose(0, 2, 3, 1)
+def _qk_norm(shape: ModelShape, heads: int, dim: str, rngs: nnx.Rngs) -> Norm | HeadsNorm | None:
+    if shape.qk_norm == "head":
+        return Norm(shape, width=shape.head_dim, dim="head_dim", tensor_grad="always", rngs=rngs)
+    if shape.qk_norm == "full":
+        return HeadsNorm(shape, heads=heads, dim="heads" if dim == "heads" else "kv_heads", rngs=rngs)
+    return None
 
 
-def block_forward(q: Array, k: Array, v: Array, inputs: AttentionInputs, spec: AttentionSpec) -> tuple[Array, Array]:
-    """Attention of queries over one block of keys: (output [b, t, N, Hv], log-sum-exp [b, t, N] float32)."""
-    scores = _scores(q, k, inputs, spec)
-    lse = jax.nn.logsumexp(scores, axis=-1)
-    probs = jnp.exp(scores - lse[..., None]).astype(v.dtype)
-    out = jnp.einsum("bkgts,bskh->btkgh", probs, v, preferred_element_type=jnp.float32)
-    return out.reshape(*q.shape[:3], v.shape[-1]).astype(q.dtype), _heads_last(lse)
+def _positioned(x: Array, norm: Norm | HeadsNorm | None, table: RopeTable | None, name: str, run: Run) -> Array:
+    """Norm of queries or keys, then their rotation, named as the op inventory names them."""
+    if norm is not None:
+        x = checkpoint_name(x, f"{name}_proj")
+        x = norm(x, run.comms) if isinstance(norm, HeadsNorm) else norm(x)
+    if table is not None:
+        x = apply_rope(x, table)
+    return checkpoint_name(x, name)
 
 
-def block_backward(
+def _leave(partial: Array, bias: nnx.Param | None, run: Run) -> Array:
+    y = run.comms.leave_row(partial)
+    if bias is not None:
+        y = y + bias[...].astype(y.dtype)
+    return checkpoint_name(y, "attention_out")
+
+
+def attention_scale(shape: ModelShape) -> float:
+    """Factor on the scores: given, or 1 / sqrt(width of a query head), with YaRN's temperature for latent attention."""
+    width = shape.mla.qk_head_dim if shape.mla else shape.head_dim
+    scale = shape.attention_scale or width**-0.5
+    if shape.mla and shape.rope.mscale_all_dim:
+        scale *= yarn_mscale(shape.rope.factor, shape.rope.mscale_all_dim) ** 2
+    return scale
+
+
+def attend(
+    shape: ModelShape,
     q: Array,
     k: Array,
     v: Array,
-    inputs: AttentionInputs,
-    spec: AttentionSpec,
-    lse: Array,
-    delta: Array,
-    d_out: Array,
-) -> tuple[Array, Array, Array]:
-    """Gradients of q, k, v for one block of keys, float32.
-
-    `lse` [b, t, N] is of the whole row (all blocks); `delta` [b, t, N] is the row sum of out * d_out, less the
-    cotangent of the log-sum-exp where that is an output too.
-    """
-    kv_heads = k.shape[2]
-    scores, scores_vjp = jax.vjp(lambda q_, k_: _scores(q_, k_, inputs, spec), q, k)
-    probs = jnp.exp(scores - _heads_first(lse, kv_heads)[..., None])
-    grouped = d_out.reshape(*d_out.shape[:2], kv_heads, -1, d_out.shape[-1])
-    d_v = jnp.einsum("bkgts,btkgh->bskh", probs.astype(v.dtype), grouped, preferred_element_type=jnp.float32)
-    d_probs = jnp.einsum("btkgh,bskh->bkgts", grouped, v, preferred_element_type=jnp.float32)
-    d_q, d_k = scores_vjp(probs * (d_probs - _heads_first(delta, kv_heads)[..., None]))
-    return d_q.astype(jnp.float32), d_k.astype(jnp.float32), d_v
-
-
-def row_delta(out: Array, d_out: Array) -> Array:
-    """Row sum of out * d_out, [b, t, N] float32: the softmax's backward needs nothing else of the output."""
-    return jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
-
-
-def merge_blocks(out_a: Array, lse_a: Array, out_b: Array, lse_b: Array) -> tuple[Array, Array]:
-    """Join two partial attentions over different keys into the attention over both; outputs in float32."""
-    lse = jnp.logaddexp(lse_a, lse_b)
-    weight_a, weight_b = jnp.exp(lse_a - lse)[..., None], jnp.exp(lse_b - lse)[..., None]
-    return out_a.astype(jnp.float32) * weight_a + out_b.astype(jnp.float32) * weight_b, lse
-
-
-def apply_sinks(out: Array, lse: Array, sinks: Array) -> Array:
-    """Let each head's sink take its share of the softmax: out * exp(lse) / (exp(lse) + exp(sink))."""
-    return (out * jax.nn.sigmoid(lse - sinks.astype(jnp.float32))[..., None]).astype(out.dtype)
-
-
-def _chunk_inputs(inputs: AttentionInputs, start: Array, size: int) -> AttentionInputs:
-    """`inputs` of `size` queries from `start` on."""
-
-    def cut(x: Array | None) -> Array | None:
-        return None if x is None else jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
-
-    return AttentionInputs(
-        q_positions=jax.lax.dynamic_slice_in_dim(inputs.q_positions, start, size, axis=1),
-        kv_positions=inputs.kv_positions,
-        q_segments=cut(inputs.q_segments),
-        kv_segments=inputs.kv_segments,
-        slopes=inputs.slopes,
+    context: Context,
+    run: Run,
+    *,
+    window: int,
+    sinks: Array | None = None,
+) -> Array:
+    """Softmax attention through the context-parallel hook: [b, t, N, H] -> [b, t, N, Hv]."""
+    slopes = None
+    if shape.positions == "alibi":
+        first = run.comms.tensor_index() * q.shape[2]
+        slopes = jax.lax.dynamic_slice_in_dim(jnp.asarray(alibi_slopes(shape.num_heads)), first, q.shape[2])
+    inputs = AttentionInputs(
+        q_positions=context.positions,
+        kv_positions=context.positions,
+        q_segments=context.segments,
+        kv_segments=context.segments,
+        sinks=sinks,
+        slopes=slopes,
     )
-
-
-def _query_chunk(t: int) -> int:
-    return QUERY_CHUNK if t > QUERY_CHUNK and t % QUERY_CHUNK == 0 else t
-
-
-def _join_chunks(x: Array) -> Array:
-    """[chunks, b, chunk, ...] -> [b, t, ...]."""
-    return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attention_with_lse(
-    q: Array, k: Array, v: Array, inputs: AttentionInputs, spec: AttentionSpec
-) -> tuple[Array, Array]:
-    t, chunk = q.shape[1], _query_chunk(q.shape[1])
-    if chunk == t:
-        return block_forward(q, k, v, inputs, spec)
-
-    def one(start: Array) -> tuple[Array, Array]:
-        rows = jax.lax.dynamic_slice_in_dim(q, start, chunk, axis=1)
-        return block_forward(rows, k, v, _chunk_inputs(inputs, start, chunk), spec)
-
-    out, lse = jax.lax.map(one, jnp.arange(0, t, chunk))
-    return _join_chunks(out), _join_chunks(lse)
-
-
-def _forward(q: Array, k: Array, v: Array, inputs: AttentionInputs, spec: AttentionSpec) -> tuple[Any, Any]:
-    out, lse = _attention_with_lse(q, k, v, inputs, spec)
-    out, lse = checkpoint_name(out, "attention"), checkpoint_name(lse, "attention")
-    return (out, lse), (q, k, v, inputs, out, lse)
-
-
-def _backward(spec: AttentionSpec, residuals: Any, cotangents: tuple[Array, Array]) -> tuple[Any, ...]:
-    q, k, v, inputs, out, lse = residuals
-    d_out, d_lse = cotangents
-    delta = row_delta(out, d_out) - d_lse
-    t, chunk = q.shape[1], _query_chunk(q.shape[1])
-    if chunk == t:
-        d_q, d_k, d_v = block_backward(q, k, v, inputs, spec, lse, delta, d_out)
-    else:
-
-        def one(sums: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], Array]:
-            rows = [jax.lax.dynamic_slice_in_dim(x, start, chunk, axis=1) for x in (q, lse, delta, d_out)]
-            cut = _chunk_inputs(inputs, start, chunk)
-            d_q, d_k, d_v = block_backward(rows[0], k, v, cut, spec, *rows[1:])
-            return (sums[0] + d_k, sums[1] + d_v), d_q.astype(q.dtype)
-
-        zeros = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
-        (d_k, d_v), d_q = jax.lax.scan(one, zeros, jnp.arange(0, t, chunk))
-        d_q = _join_chunks(d_q)
-    return d_q.astype(q.dtype), d_k.astype(k.dtype), d_v.astype(v.dtype), None
-
-
-_attention_with_lse.defvjp(_forward, _backward)
-
-
-def plain_attention(q: Array, k: Array, v: Array, inputs: AttentionInputs, spec: AttentionSpec) -> Array:
-    """Attention in plain XLA ops, a chunk of queries at a time: [b, t, N, H] -> [b, t, N, Hv].
-
-    ALiBi's slopes are constants here; every other input is differentiated.
-    """
-    out, lse = _attention_with_lse(q, k, v, inputs, spec)
-    return out if inputs.sinks is None else apply_sinks(out, lse, inputs.sinks)
+    spec = AttentionSpec(scale=attention_scale(shape), window=window, softcap=shape.attention_softcap)
+    return run.comms.attend(attention_kernel(run.execution.attention), q, k, v, inputs, spec)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import jax
 
-from jaxscale.zoo.attention import AttentionInputs, AttentionKernel, AttentionSpec
+from jaxscale.zoo.kernels.plain import AttentionInputs, AttentionKernel, AttentionSpec
 
 Array = jax.Array
 
@@ -77,7 +77,7 @@ class Comms(Protocol):
 
         q [b, t, N, H], k and v [b, t, K, H] of this shard; `inputs` holds positions and segments of this shard.
         On one context shard this is `kernel(q, k, v, inputs, spec)`. A ring is built from
-        `zoo.attention.block_forward`, `merge_blocks` and `block_backward`.
+        `zoo.block_forward`, `merge_blocks` and `block_backward`.
         """
 
     def dispatch(self, buffers: Array) -> Array:

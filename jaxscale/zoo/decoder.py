@@ -19,7 +19,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxscale.types import ModelShape
-from jaxscale.zoo.attention_layers import Attention, LatentAttention
+from jaxscale.zoo.attention import Attention, LatentAttention
 from jaxscale.zoo.comms import Comms, LocalComms
 from jaxscale.zoo.kernels import Execution
 from jaxscale.zoo.layers import Context, FeedForward, Norm, Run

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxscale.errors import SpecError
-from jaxscale.zoo import attention as A
-from jaxscale.zoo.flash import cudnn_attention, name_residuals, splash_attention
+from jaxscale.zoo.kernels import plain as A
+from jaxscale.zoo.kernels.flash import cudnn_attention, name_residuals, splash_attention
 from jaxscale.zoo.rope import alibi_slopes
 from tests.zoo.draw import quick_jit
 

@@ -11,10 +11,10 @@ from safetensors.numpy import load_file, save_file
 
 from jaxscale import zoo
 from jaxscale.errors import SpecError
-from jaxscale.zoo.convert import params_from_tensors, tensors_from_params
-from jaxscale.zoo.families import FAMILIES
-from jaxscale.zoo.layouts import load, parse_layout, store
-from jaxscale.zoo.tensor_files import INDEX, SINGLE
+from jaxscale.zoo.checkpoint.convert import params_from_tensors, tensors_from_params
+from jaxscale.zoo.checkpoint.families import FAMILIES
+from jaxscale.zoo.checkpoint.layouts import load, parse_layout, store
+from jaxscale.zoo.checkpoint.tensor_files import INDEX, SINGLE
 from tests.zoo.cases import CASES
 from tests.zoo.draw import random_params
 

@@ -9,8 +9,8 @@ import pytest
 
 from jaxscale import zoo
 from jaxscale.errors import SpecError
-from jaxscale.zoo.fp8 import FORWARD, fp8_matmul, quantised
 from jaxscale.zoo.kernels import attention_kernel
+from jaxscale.zoo.kernels.fp8 import FORWARD, fp8_matmul, quantised
 from tests.zoo.cases import CASES
 from tests.zoo.draw import quick_jit, random_params, random_tokens
 

@@ -14,7 +14,7 @@ from jaxscale import zoo
 from jaxscale.errors import SpecError
 from jaxscale.types import MoEShape
 from jaxscale.zoo import moe as M
-from jaxscale.zoo.kernels import megablox, ragged_dot
+from jaxscale.zoo.kernels.registry import megablox, ragged_dot
 from jaxscale.zoo.routing import Routing, route, routing_stats
 from tests.zoo.cases import shape
 from tests.zoo.draw import quick_jit, random_params, random_tokens

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxscale.zoo import logits
-from jaxscale.zoo.convert import load_checkpoint, save_checkpoint
+from jaxscale.zoo.checkpoint.convert import load_checkpoint, save_checkpoint
 from tests.zoo.cases import CASES, VOCAB, Case
 from tests.zoo.draw import quick_jit
 

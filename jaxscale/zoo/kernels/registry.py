@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from jaxscale.errors import SpecError, nearest
 from jaxscale.types import ModelShape
-from jaxscale.zoo.attention import AttentionKernel, plain_attention
-from jaxscale.zoo.flash import LANES, cudnn_attention, splash_attention
-from jaxscale.zoo.fp8 import fp8_matmul
+from jaxscale.zoo.kernels.flash import LANES, cudnn_attention, splash_attention
+from jaxscale.zoo.kernels.fp8 import fp8_matmul
+from jaxscale.zoo.kernels.plain import AttentionKernel, plain_attention
 
 Array = jax.Array
 Entry = TypeVar("Entry")

@@ -13,11 +13,11 @@ import numpy as np
 
 from jaxscale.errors import SpecError, nearest
 from jaxscale.types import ModelShape
+from jaxscale.zoo.checkpoint.families import FAMILIES, Entry, Family
+from jaxscale.zoo.checkpoint.layouts import load, parse_layout, store
+from jaxscale.zoo.checkpoint.tensor_files import TensorReader, write_tensors
 from jaxscale.zoo.decoder import Params, layer_kinds, parameter_info, segments
-from jaxscale.zoo.families import FAMILIES, Entry, Family
-from jaxscale.zoo.layouts import load, parse_layout, store
 from jaxscale.zoo.params import LAYERS_DIM, ParamInfo
-from jaxscale.zoo.tensor_files import TensorReader, write_tensors
 
 Tree = dict[str, Any]
 

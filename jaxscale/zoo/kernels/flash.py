@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxscale.errors import SpecError
-from jaxscale.zoo.attention import AttentionInputs, AttentionSpec, block_mask
+from jaxscale.zoo.kernels.plain import AttentionInputs, AttentionSpec, block_mask
 
 Array = jax.Array
 
