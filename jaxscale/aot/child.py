@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxscale.aot.codec import decode, encode
-from jaxscale.aot.devices import describe_devices
 from jaxscale.aot.hlo import MeshAxes, read_program
+from jaxscale.aot.hlo.kernels import attention_flops
 from jaxscale.aot.hlo.text import parse_module
-from jaxscale.aot.kernels import attention_flops
 from jaxscale.aot.memory import largest_buffers, memory_classes, out_of_memory_bytes
 from jaxscale.aot.request import CompileRequest, versions
 from jaxscale.aot.result import CompiledMemory, CompiledStep
+from jaxscale.aot.targets.devices import describe_devices
 from jaxscale.errors import JaxscaleError
 
 _PR_SET_PDEATHSIG = 1

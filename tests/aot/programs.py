@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from jaxscale.aot.gpu_targets import target_config
+from jaxscale.aot.targets.gpu import target_config
 from jaxscale.catalog import load_chip
 
 GOLDENS = Path(__file__).parent / "goldens"

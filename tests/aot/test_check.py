@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxscale.aot import compile as compile_module
+import jaxscale.aot.compile as compile_module
 from jaxscale.aot.agreement import compare, difference, spread, summarise
 from jaxscale.cli.check import command
 from jaxscale.cli.grid import cases, fill_layout, load_grid

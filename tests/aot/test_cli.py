@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from jaxscale.aot import compile as compile_module
+import jaxscale.aot.compile as compile_module
 from jaxscale.cli.cache import command as cache_command
 from jaxscale.cli.compile import command as compile_command
 from jaxscale.errors import InfeasibleError, SpecError

@@ -6,7 +6,7 @@ import pytest
 
 from jaxscale.aot.hlo import MeshAxes, read_program
 from jaxscale.aot.hlo.collectives import ring_wire_bytes, scope_name
-from jaxscale.aot.kernels import attention_flops
+from jaxscale.aot.hlo.kernels import attention_flops
 from tests.aot import programs
 
 MESH = MeshAxes(names=programs.MESH_AXES, sizes=programs.MESH_SIZES)

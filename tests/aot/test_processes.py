@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxscale.aot import compile as compile_module
+import jaxscale.aot.compile as compile_module
 from jaxscale.aot.cache import Cache
 from jaxscale.aot.compile import compile_step, try_compile
 from jaxscale.aot.pool import compile_layouts, num_workers
@@ -113,7 +113,7 @@ def test_leaving_a_pool_early_kills_the_rest(tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_search_leaves_no_process(tmp_path, how):
     script = textwrap.dedent(f"""
-        from jaxscale.aot import compile as c
+        import jaxscale.aot.compile as c
         from jaxscale.aot.pool import compile_layouts
         from tests.aot.requests import request
         c.CHILD_MODULE = "tests.aot.orphan_child"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from jaxscale.aot import targets
-from jaxscale.aot.gpu_targets import target_config
+from jaxscale.aot.targets import choice as targets
 from jaxscale.aot.targets import target_of
+from jaxscale.aot.targets.gpu import target_config
 from jaxscale.catalog import chip_names, load_chip, load_cluster
 from jaxscale.errors import CompileError
 

@@ -8,7 +8,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxscale.aot.gpu_targets import target_config
+from jaxscale.aot.targets.gpu import target_config
 from jaxscale.errors import CompileError, nearest
 from jaxscale.types import Cluster
 
