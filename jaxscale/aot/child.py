@@ -39,6 +39,9 @@ def main(arguments: list[str]) -> None:
         fields = _compile(request)
     except JaxscaleError as error:
         fields = {"status": "failed", "message": str(error)}
+    except Exception as error:  # the end of a process: whatever went wrong is told to the one that asked
+        words = str(error).strip().partition("\n" + "-" * 20)[0]  # without JAX's remark on its tracebacks
+        fields = {"status": "failed", "message": f"{type(error).__name__}: {words}"}
     result = CompiledStep(
         layout=request.layout,
         model=request.shape.name,

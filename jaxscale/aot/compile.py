@@ -16,7 +16,7 @@ from jaxscale.aot.codec import decode, encode
 from jaxscale.aot.machine import available_memory_bytes
 from jaxscale.aot.request import CompileRequest, versions
 from jaxscale.aot.result import CompiledStep
-from jaxscale.errors import CompileError, LayoutError
+from jaxscale.errors import CompileError, LayoutError, SpecError
 from jaxscale.types.legality import check_layout
 from jaxscale.units import format_bytes
 
@@ -138,9 +138,15 @@ class Child:
             self.kill()
             return self._failed(f"no result within {timeout_s:.0f} s; the compiler was stopped (see --timeout)")
         if code == 0 and self._result.exists():
-            return decode(CompiledStep, json.loads(self._result.read_text()))
+            return self._read()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
         return self._failed(f"the compiling process {how}{self._last_words()}")
+
+    def _read(self) -> CompiledStep:
+        try:
+            return decode(CompiledStep, json.loads(self._result.read_text()))
+        except (ValueError, TypeError, SpecError) as error:
+            return self._failed(f"the result cannot be read: {error}")
 
     def _last_words(self) -> str:
         lines = [line for line in self._stderr.read_text(errors="replace").splitlines() if line.strip()]

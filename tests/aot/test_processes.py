@@ -61,7 +61,12 @@ def test_a_hanging_compiler_is_stopped_with_all_it_started(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "says"), [("die", "killed by SIGKILL"), ("abort", "exited with code 1: unknown flag")]
+    ("behaviour", "says"),
+    [
+        ("die", "killed by SIGKILL"),
+        ("abort", "exited with code 1: unknown flag"),
+        ("garble", "the result cannot be read"),
+    ],
 )
 def test_a_dead_compiler_is_reported(behaviour, says):
     with pytest.raises(CompileError, match=says):
