@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from jaxscale.cli.twin import twin_check
 from jaxscale.types import Cluster, Estimate, ModelShape, Workload
 from jaxscale.types.checks import Check, CheckedLayout
 from jaxscale.types.search import SearchResult
@@ -12,7 +13,7 @@ from jaxscale.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from jaxscale.aot.result import CompiledStep
 
-CHECKS = ("compile",)
+CHECKS = ("compile", "twin")
 MOST_TRIES = 3  # times the layouts asked for; then the list counts as exhausted
 
 Said = Callable[[str], None]  # told of what happens, for the progress display
@@ -25,7 +26,23 @@ def checked(result: SearchResult, kinds: Sequence[str], said: Said) -> tuple[Che
         rows = _compiled(result, rows, said)
     else:
         rows = {rank: rows[rank] for rank in list(rows)[: result.num_top]}
+    if "twin" in kinds:
+        rows |= _twinned(result, rows, said)
     return tuple(rows[rank] for rank in sorted(rows))
+
+
+def _twinned(result: SearchResult, rows: dict[int, CheckedLayout], said: Said) -> dict[int, CheckedLayout]:
+    """Run the winner's twin, and where that fails the next one's; the first that passes is the winner."""
+    done: dict[int, CheckedLayout] = {}
+    for rank, row in sorted(rows.items()):
+        if row.passed:
+            said(f"training the twin of #{rank} on emulated devices and on one")
+            check = twin_check(result.shape, result.workload, row.predicted.layout)
+            said(f"#{rank}: {check.sentence}")
+            done[rank] = _with(row, check)
+            if check.passed:
+                break
+    return done
 
 
 def _with(row: CheckedLayout, check: Check) -> CheckedLayout:
