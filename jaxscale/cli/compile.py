@@ -11,6 +11,7 @@ from jaxscale.aot.compile import DEFAULT_TIMEOUT_S, compile_step
 from jaxscale.aot.result import CompiledStep
 from jaxscale.cli.common import Request, json_option, print_json, request_options, write_atomically
 from jaxscale.cli.compiled import compile_request, compiled_estimate, compiled_trace
+from jaxscale.cli.progress import Bars
 from jaxscale.errors import InfeasibleError, SpecError
 from jaxscale.types import Collective, Estimate
 from jaxscale.units import format_bytes, format_seconds, format_si
@@ -49,7 +50,9 @@ def command(
     asked = compile_request(
         request.shape, request.workload, request.cluster, layout, flags=flags, dump=_dump_folder(dump)
     )
-    step = compile_step(asked, timeout_s=timeout_s, cache=Cache(max_bytes=0) if no_cache else None)
+    with Bars(quiet=as_json) as bars:
+        bars.said(f"compiling for {request.cluster.name}; a large model takes a minute or two")
+        step = compile_step(asked, timeout_s=timeout_s, cache=Cache(max_bytes=0) if no_cache else None)
     if dump is not None and step.status == "compiled":
         trace = compiled_trace(step, request.shape, request.workload, request.cluster)
         write_atomically(dump / "step.trace.json", trace)
