@@ -31,7 +31,7 @@ def done(start: str) -> ScheduledOp:
 
 def time_of(*ops: ScheduledOp, **bodies: tuple[ScheduledOp, ...]):
     schedules = {"main": ops} | bodies
-    return assemble(Program(entry="main", schedules=schedules, loops=(), uncounted_kernels={}, mesh=MESH), PRICES)
+    return assemble(Program(entry="main", schedules=schedules, loops=(), mesh=MESH), PRICES)
 
 
 def test_a_synchronous_collective_adds_up():
@@ -114,9 +114,7 @@ def test_a_replay_draws_the_time_that_is_assembled(name):
 def test_slices_of_one_channel_never_overlap_and_late_trips_are_one_slice():
     loop = ScheduledOp(name="while", opcode="while", source="", body="body", trips=5.0)
     body = (gather(2.0, starts=True), gather(1.0, name="b", starts=True), compute(1.0), done("ag"), done("b"))
-    program = Program(
-        entry="main", schedules={"main": (loop,), "body": body}, loops=(), uncounted_kernels={}, mesh=MESH
-    )
+    program = Program(entry="main", schedules={"main": (loop,), "body": body}, loops=(), mesh=MESH)
     slices = replay(program, PRICES)
     sent = sorted((s.begin_s, s.end_s) for s in slices if s.track == "fsdp")
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(sent))

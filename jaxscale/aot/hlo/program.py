@@ -36,6 +36,7 @@ class ScheduledOp:
     flops: float = 0.0  # of its matmuls and kernels
     matmuls: tuple[Matmul, ...] = ()
     is_kernel: bool = False
+    uncounted: tuple[str, ...] = ()  # kernels whose FLOPs are not known
     device_bytes: float = 0.0
     host_bytes: float = 0.0
     cycles: int | None = None  # the compiler's own estimate; None where it made none
@@ -53,7 +54,6 @@ class Program:
     entry: str
     schedules: Mapping[str, tuple[ScheduledOp, ...]] = field(repr=False)
     loops: tuple[Loop, ...]
-    uncounted_kernels: Mapping[str, float]  # kernels without known FLOPs, and their runs a step
     mesh: MeshAxes
 
     def runs(self) -> Iterator[tuple[ScheduledOp, float, str]]:
@@ -70,6 +70,15 @@ class Program:
     def unknown_loops(self) -> tuple[str, ...]:
         """Loops whose trip count the text does not tell; they are counted as one trip."""
         return tuple(loop.name for loop in self.loops if loop.trip_count is None)
+
+    @property
+    def uncounted_kernels(self) -> dict[str, float]:
+        """Kernels whose FLOPs are not known, and their runs a step."""
+        runs: Counter[str] = Counter()
+        for op, times, _ in self.runs():
+            for kernel in op.uncounted:
+                runs[kernel] += times
+        return dict(runs)
 
     @property
     def flops(self) -> float:
@@ -125,26 +134,7 @@ def read_program(text: str, mesh: MeshAxes, *, kernels: KernelFlops | None = Non
         if name not in schedules:
             schedules[name] = reader.schedule(reader.module.computations[name])
             pending += [op.body for op in schedules[name] if op.body]
-    program = Program(
-        entry=reader.module.entry.name, schedules=schedules, loops=reader.loops(), uncounted_kernels={}, mesh=mesh
-    )
-    return _with_uncounted(program, reader)
-
-
-def _with_uncounted(program: Program, reader: "_Reader") -> Program:
-    uncounted: Counter[str] = Counter()
-    for op, times, computation in program.runs():
-        instruction = reader.module.computations[computation].by_name[op.name]
-        for inner, owner in reader.nested(instruction, reader.module.computations[computation]):
-            if is_kernel(inner) and kernel_flops(inner, owner, reader.kernels) is None:
-                uncounted[inner.source or inner.name] += times
-    return Program(
-        entry=program.entry,
-        schedules=program.schedules,
-        loops=program.loops,
-        uncounted_kernels=dict(uncounted),
-        mesh=program.mesh,
-    )
+    return Program(entry=reader.module.entry.name, schedules=schedules, loops=reader.loops(), mesh=mesh)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +170,7 @@ class _Reader:
             flops=0.0 if body else self._flops(instruction, computation),
             matmuls=() if body else self._matmuls(instruction, computation),
             is_kernel=is_kernel(instruction),
+            uncounted=() if body else self._uncounted(instruction, computation),
             device_bytes=moved.device_bytes,
             host_bytes=moved.host_bytes,
             cycles=_cycles(instruction),
@@ -225,6 +216,13 @@ class _Reader:
             if is_kernel(inner)
         )
         return sum(kernels) + sum(matmul.flops for matmul in self._matmuls(instruction, computation))
+
+    def _uncounted(self, instruction: Instruction, computation: Computation) -> tuple[str, ...]:
+        return tuple(
+            inner.source or inner.name
+            for inner, owner in self.nested(instruction, computation)
+            if is_kernel(inner) and kernel_flops(inner, owner, self.kernels) is None
+        )
 
     def _matmuls(self, instruction: Instruction, computation: Computation) -> tuple[Matmul, ...]:
         found = (read_matmul(inner, owner) for inner, owner in self.nested(instruction, computation))
