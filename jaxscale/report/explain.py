@@ -50,7 +50,7 @@ def _bound(e: Estimate) -> str:
 
 
 def time_groups(parts: Mapping[str, float]) -> dict[str, float]:
-    """Time parts in four groups by what would have to change: arithmetic, memory traffic, communication, waiting."""
+    """Time parts in groups by what would have to change."""
     get = parts.get
     return {
         "arithmetic (matrix multiplications, attention, recomputing)": get("matmul", 0.0)
@@ -59,6 +59,9 @@ def time_groups(parts: Mapping[str, float]) -> dict[str, float]:
         "memory bandwidth (element-wise passes, the optimizer)": get("elementwise", 0.0) + get("optimizer", 0.0),
         "exposed communication": sum(get(axis, 0.0) for axis in COMMUNICATION) + get("contention", 0.0),
         "the pipeline (bubble and sends)": get("pipeline", 0.0),
+        "waiting (launches, stragglers, fixed overhead)": get("launch", 0.0)
+        + get("stragglers", 0.0)
+        + get("overhead", 0.0),
     }
 
 

@@ -27,6 +27,8 @@ TIME_WORDS = {
     "pipeline": "pipeline bubble and sends",
     "optimizer": "the optimizer",
     "overhead": "fixed overhead",
+    "launch": "waiting for the host to launch kernels",
+    "stragglers": "waiting for the slowest device",
 }
 ZERO_WORDS = {
     "0": "Parameters, gradients and optimizer state are whole on every device",
