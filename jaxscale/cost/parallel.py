@@ -177,14 +177,20 @@ def _context(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) 
 
 
 def _expert(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) -> Iterator[Exchange]:
-    """Tokens to their experts and back (GShard, arXiv 2006.16668, section 3)."""
+    """Tokens to their experts and back (GShard, arXiv 2006.16668, section 3).
+
+    What is saved is on this side of both exchanges, so that the backward pass repeats them under every remat policy.
+    """
     p, layouts, s = net.p, net.layouts, net.p.inventory.numbers
     buffers = tokens * s.experts_per_token * p.capacity_factor * s.d_model * p.compute_bytes
-    again = (recompute_table(ops, "dispatch") + recompute_table(ops, "expert_down"))[layouts.remat] * layers
     axes = ("expert",)
     yield net.exchange("tokens", "all-to-all", "expert", axes, "forward", buffers, 2 * layers)
-    yield net.exchange("tokens", "all-to-all", "expert", axes, "recompute", buffers, again)
+    yield net.exchange("tokens", "all-to-all", "expert", axes, "recompute", buffers, 2 * layers)
     yield net.exchange("tokens", "all-to-all", "expert", axes, "backward", buffers, 2 * layers)
+    # How many tokens each expert was sent, for balancing.
+    loads, tokens_axes = s.num_experts * FLOAT32, ("data", "fsdp", "expert", "context")
+    yield net.exchange("expert loads", "all-reduce", "expert", tokens_axes, "forward", loads, layers)
+    yield net.exchange("expert loads", "all-reduce", "expert", tokens_axes, "recompute", loads, layers)
 
 
 def vocabulary_exchanges(net: Network, tokens: Number) -> Iterator[Exchange]:

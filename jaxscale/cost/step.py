@@ -6,10 +6,12 @@ import numpy as np
 
 from jaxscale.cost import memory, metrics, stages
 from jaxscale.cost.numbers import Number
+from jaxscale.cost.parallel import Exchange
 from jaxscale.cost.parts import Parts, price_parts
 from jaxscale.cost.problem import Problem, problem
 from jaxscale.cost.timeline import StepTimes, step_times
 from jaxscale.types import AXES, Cluster, Collective, Estimate, Layout, LayoutBatch, ModelShape, Stack, Workload
+from jaxscale.types.layout import SCHEDULES
 from jaxscale.types.legality import check_layout
 
 
@@ -116,7 +118,7 @@ def collectives_row(p: Problem, batch: EstimateBatch, layouts: LayoutBatch, row:
         for exchange in exchanges.each:
             if used.isdisjoint(exchange.axes):
                 continue
-            repeats = layers * (1.0 if exchange.phase == "step" else microbatches)
+            repeats = layers * _repeats(p, exchange, layouts, row, microbatches)
             count = _at(exchange.count, source) * repeats
             if not count:
                 continue
@@ -130,6 +132,29 @@ def collectives_row(p: Problem, batch: EstimateBatch, layouts: LayoutBatch, row:
         Collective(kind=kind, axes=axes, name=name, bytes_each=payload / count, count=count, wire_bytes=wire)
         for (kind, axes, name), (count, payload, wire) in totals.items()
     )
+
+
+def _repeats(p: Problem, exchange: Exchange, layouts: LayoutBatch, row: int, microbatches: float) -> float:
+    """How often a step runs what an exchange counts for one microbatch.
+
+    A pipeline in one XLA program repeats it every tick of its scan (a stage without work skips its turn, but the
+    program holds it); 1f1b runs a stage's forward a second time in its backward pass, and gpipe and interleaved gather
+    the weights of embedding and head before the scan.
+    """
+    stages, chunks = float(layouts.pipeline[row]), float(layouts.virtual_stages[row])
+    if exchange.phase == "step":
+        return 1.0
+    if stages == 1 or not p.stack.spmd:
+        return microbatches
+    of_ends = "pipeline" in exchange.axes and exchange.axis != "pipeline"
+    if SCHEDULES[layouts.schedule[row]] in ("gpipe", "interleaved"):
+        if of_ends and exchange.kind == "all-gather":
+            return 1.0
+        ticks = microbatches * chunks + stages - 1
+        return ticks if exchange.axis == "pipeline" else ticks / chunks
+    ticks = microbatches + 2 * (stages - 1)
+    once = of_ends or exchange.axis == "pipeline" or exchange.name in ("head", "loss")
+    return ticks * (2.0 if exchange.phase == "forward" and not once else 1.0)
 
 
 def _at(value: Number, row: int) -> float:

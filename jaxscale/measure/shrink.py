@@ -107,7 +107,7 @@ def _shape(shape: ModelShape, layout: Layout) -> ModelShape:
 def _num_layers(shape: ModelShape, layout: Layout) -> int:
     """Two layers a chunk of every kind that the model has, leading dense layers included."""
     period = max(shape.global_interval, shape.moe.layer_interval if shape.moe else 1, 1)
-    leading = min(shape.moe.num_leading_dense_layers, 1) if shape.moe else 0
+    leading = 2 * min(shape.moe.num_leading_dense_layers, 1) if shape.moe else 0
     chunks = layout.pipeline * layout.virtual_stages
     layers = leading + 2 * period * chunks
     return min(layers, shape.num_layers) if layout.pipeline == 1 else max(layers, chunks)
@@ -123,7 +123,7 @@ def _experts(moe: MoEShape, layout: Layout) -> MoEShape:
         expert_d_ff=WIDTH,
         shared_expert_d_ff=WIDTH if moe.num_shared_experts else 0,
         num_shared_experts=min(moe.num_shared_experts, 1),
-        num_leading_dense_layers=min(moe.num_leading_dense_layers, 1),
+        num_leading_dense_layers=2 * min(moe.num_leading_dense_layers, 1),
         num_expert_groups=groups,
         groups_per_token=min(moe.groups_per_token, groups),
     )
