@@ -64,7 +64,7 @@ def command(
 
     if html is not None:
         check_writable(html)
-    plan = make_plan(_ask(budget, cluster, asked), _best_estimate)
+    plan = make_plan(_ask(budget, cluster, asked), best_estimate)
     if html is not None:
         from jaxscale.plan.budget.figures import figures
         from jaxscale.plan.fit.figures import write_html
@@ -89,7 +89,7 @@ def _ask(budget: str | None, cluster: str | None, asked: dict):
     return Ask(cluster=where, time_s=time_s, **asked)
 
 
-def _best_estimate(shape: ModelShape, workload: Workload, cluster: Cluster) -> Estimate | None:
+def best_estimate(shape: ModelShape, workload: Workload, cluster: Cluster) -> Estimate | None:
     """The best layout that the search finds, or None."""
     limits = _LIMITS if workload.seq_len > _LONG_CONTEXT else (*_LIMITS, "context<=1")
     result = search(shape, workload, cluster, top=1, limits=parse_limits(*limits))

@@ -97,6 +97,7 @@ class Law:
     batch_path: str = ""  # what batch a learning-rate law assumes: "optimal", "fixed", ...
     in_panel: bool = True  # False: shown on request, never chosen as the answer
     exponent_interval: tuple[float, float] | None = None  # published interval of a in N ~ C^a
+    params_interval: Callable[[float], tuple[float, float]] | None = None  # FLOPs -> 95% interval of N*, where known
 
     def __post_init__(self) -> None:
         require_choice(f"law {self.name!r}", allowed=get_args(Mark), mark=self.mark)

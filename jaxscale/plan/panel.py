@@ -19,7 +19,7 @@ class Allocation:
     """What one law would train with a compute budget.
 
     `law_params` is in the law's own convention, `params` are total parameters. `interval` is the range of `params`
-    that the law's published exponent interval allows at this distance from its data.
+    that the law's bootstrap, or its published exponent interval, allows at this distance from its data.
     """
 
     law: str
@@ -82,7 +82,9 @@ def allocate(law: Law, flops: float, *, unique_tokens: float = 0.0) -> Allocatio
 
 
 def _interval(law: Law, flops: float, params: float) -> tuple[float, float] | None:
-    """Spread of N* from the interval of its exponent, pivoted where the law was fitted."""
+    """Spread of N* from the law's own ensemble, or from the interval of its exponent, pivoted where it was fitted."""
+    if law.params_interval is not None:
+        return law.params_interval(flops)
     if law.exponent_interval is None or "flops" not in law.fitted:
         return None
     pivot = math.sqrt(math.prod(law.fitted["flops"]))

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxscale.plan.laws.dense import Additive
+
 Array = Any  # a jax or numpy array
 Columns = Mapping[str, Array]
 
@@ -46,6 +48,9 @@ def _scale(columns: Columns) -> float:
 
 def _grid(*axes: tuple[float, ...]) -> np.ndarray:
     return np.array(list(itertools.product(*axes)))
+
+
+_RUNS = ("params", "tokens", "loss")
 
 
 # Chinchilla: theta = (a', b', e, alpha, beta) with A/N^alpha = exp(a' - alpha x).
@@ -165,6 +170,37 @@ def _datablations_constants(theta: np.ndarray, columns: Columns) -> dict[str, fl
     return base | {"R_D": math.exp(min(700.0, r_tokens)), "R_N": math.exp(min(700.0, r_params))}
 
 
+def _fixed_base(base: Additive) -> Callable[[Array, Columns], Array]:
+    def predict(theta: Array, columns: Columns) -> Array:
+        import jax.numpy as jnp
+
+        params_mean, tokens_mean = columns["ln_params_mean"], columns["ln_tokens_mean"]
+        a = math.log(base.A) - base.alpha * params_mean
+        b = math.log(base.B) - base.beta * tokens_mean
+        full = jnp.array([a, b, math.log(base.E), base.alpha, theta[0], theta[1]])
+        return _datablations(full, columns)
+
+    return predict
+
+
+def repetition_decay(base: Additive) -> Form:
+    """The two decay constants of repetition alone, on a base law with alpha = beta that single-epoch runs gave.
+
+    Muennighoff et al. 2023 fit in these two stages (appendix A): together, few runs cannot tell E from the decay.
+    """
+    decay = tuple(math.log(epochs) for epochs in (1.0, 5.0, 15.0, 40.0))
+    return Form(
+        name="datablations_decay",
+        formula="L = E + A/N'^alpha + B/D'^alpha, base fixed",
+        source="Muennighoff et al. 2023, appendix A",
+        columns=(*_RUNS, "unique_tokens"),
+        parameters=("ln_R_D", "ln_R_N"),
+        predict=_fixed_base(base),
+        starts=lambda columns: _grid(decay, decay),
+        constants=lambda theta, columns: {"R_D": math.exp(theta[0]), "R_N": math.exp(theta[1])},
+    )
+
+
 # Gadre: L = E + (a M^eta + b M^-eta) C^-eta; in logs M^eta C^-eta = (6 N^2)^-eta and M^-eta C^-eta = (6 D^2)^-eta.
 
 
@@ -216,7 +252,6 @@ def _farseer_constants(theta: np.ndarray, columns: Columns) -> dict[str, float]:
     return dict(zip(names, map(float, theta), strict=True)) | means
 
 
-_RUNS = ("params", "tokens", "loss")
 FORMS: dict[str, Form] = {
     form.name: form
     for form in (

@@ -4,8 +4,12 @@ Two forms cover them. Additive, L = E + A/N^alpha + B/D^beta (Hoffmann et al. 20
 is closed; and a power law N* = k C^a straight from isoFLOP minima. Losses are nats/token, N and D counts, C FLOPs.
 """
 
+import functools
 import math
 from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
 
 from jaxscale.plan.law import Number
 
@@ -108,6 +112,7 @@ HOFFMANN_TABLES: dict[str, dict[float, tuple[float, float]]] = {
 # E of the plain Huber optimum to A, B, alpha, beta of a likelihood fit; the plain optimum stands beside it.
 BESIROGLU = Additive(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
 BESIROGLU_HUBER = Additive(E=1.81722, A=477.83, B=2143.4, alpha=0.34731, beta=0.36717)
+_BOOTSTRAP = "besiroglu_bootstrap.csv"  # E, A, B, alpha, beta of refits to resampled points, one a row
 BESIROGLU_STANDARD_ERROR = {"E": 0.03, "A": 124.58, "B": 1293.23, "alpha": 0.02, "beta": 0.02, "a": 0.020}
 
 # Sardana et al. 2024 (arXiv 2401.00448) use Hoffmann's approach 3 with these digits.
@@ -150,6 +155,25 @@ OLMO_LADDER_13B_LOSS = {"predicted": 2.3444, "measured": 2.4379}
 CEREBRAS_C0_FLOPS = 5.984e22
 # Lowest and highest isoFLOP exponents a of other suites: misfitting survey, Marin 2026 (Llama-2 architecture).
 ISOFLOP_EXPONENTS = {"misfitting": (0.523, 0.523), "marin_2026": (0.426, 0.444)}
+
+
+@functools.cache
+def besiroglu_ensemble() -> tuple[Additive, ...]:
+    """Refits of the replication's 240 points drawn with replacement: the parameters move together, not one by one.
+
+    Written by experiments/planner/bootstrap_besiroglu.py.
+    """
+    text = resources.files("jaxscale.plan.laws").joinpath(_BOOTSTRAP).read_text(encoding="utf-8")
+    rows = [line.split(",") for line in text.splitlines()[1:]]
+    names = ("E", "A", "B", "alpha", "beta")
+    return tuple(Additive(**dict(zip(names, map(float, row), strict=True))) for row in rows)
+
+
+def besiroglu_interval(flops: float) -> tuple[float, float]:
+    """95% bootstrap interval of the replication's compute-optimal parameters."""
+    params = [law.optimum(flops)[0] for law in besiroglu_ensemble()]
+    low, high = np.quantile(params, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def llama3_optimum(flops: Number, constants: tuple[float, float] = LLAMA3_TOKENS) -> tuple[Number, Number]:
