@@ -22,11 +22,12 @@ from jaxscale.report.page import (
     Verdicts,
     render,
 )
+from jaxscale.report.pipeline import schedule_drawing
 from jaxscale.report.words import RULE_WORDS, layout_sentences, plural, short_layout
 from jaxscale.types import AXES, Estimate
 from jaxscale.types.checks import CheckedLayout
 from jaxscale.types.search import Change, SearchResult
-from jaxscale.units import format_bytes, format_dollars, format_seconds
+from jaxscale.units import GIB, format_bytes, format_dollars, format_seconds
 
 MOST_EXPLORED = 300
 
@@ -59,6 +60,7 @@ def search_page(
             heading="Where time and memory go",
             blocks=(figures.time_figure(rows), figures.memory_figure(rows, winner.predicted.memory_limit_bytes)),
         ),
+        *_pipeline(winner.predicted, result),
         Section(anchor="communication-section", heading="Communication", blocks=(figures.communication_figure(rows),)),
         Section(anchor="why", heading="Why", blocks=_why(result, rows, winner, changes)),
         Section(anchor="layouts", heading="Layouts", blocks=(_table(explored, rows),)),
@@ -160,6 +162,11 @@ def _clusters(results: Sequence[SearchResult]) -> Section:
     return Section(anchor="clusters-section", heading="Clusters compared", blocks=(table,))
 
 
+def _pipeline(e: Estimate, result: SearchResult) -> list[Section]:
+    drawing = schedule_drawing(e, result.workload)
+    return [] if drawing is None else [Section(anchor="pipeline", heading="Pipeline", blocks=(drawing,))]
+
+
 def _explored(result: SearchResult, rows: Sequence[CheckedLayout]) -> list[Estimate]:
     """The layouts to show as points: the ranking, the Pareto front, the best of each mesh; each once."""
     kept: dict[Any, Estimate] = {}
@@ -217,7 +224,8 @@ def _why(
     others = [row for row in rows if row is not winner]
     for row in others[:1]:
         sentences = explain.difference_sentences(e, row.predicted)
-        blocks.append(Prose(sentences=(f"Why not #{row.rank}?", *sentences)))
+        refused = tuple(f"{check.kind}: {check.sentence}." for check in row.checks if not check.passed)
+        blocks.append(Prose(sentences=(f"Why not #{row.rank}?", *refused, *sentences)))
     near = [change for change in changes if change.estimate.fits][:3]
     if near:
         lead = "The nearest layouts, one decision away from the best:"
@@ -228,20 +236,24 @@ def _why(
 
 def _table(explored: Sequence[Estimate], rows: Sequence[CheckedLayout]) -> Table:
     ranks = {row.predicted.layout: row for row in rows}
-    names = ("#", "Seconds a step", "MFU", "Tokens/s per chip", "GiB per device", "$ per 1B tokens")
-    columns = [*(Column(name=name, numeric=True) for name in names), Column(name="Layout")]
+    names = ("Seconds a step", "MFU", "GiB per device", "$ per 1B tokens", "Tokens/s per chip")
+    columns = [
+        Column(name="#", numeric=True),
+        Column(name="Layout"),
+        *(Column(name=name, numeric=True) for name in names),
+    ]
     body = []
     for number, e in sorted(enumerate(explored), key=lambda item: item[1].step_time_s):
         row = ranks.get(e.layout)
         text = short_layout(e.layout)
         cells = [
-            Cell(text=str(row.rank) if row else "", value=row.rank if row else 1e9),
+            Cell(text=str(row.rank) if row else "", value=row.rank if row else len(explored) + 1),
+            Cell(text=text, value=text),
             Cell(text=f"{e.step_time_s:.4g}", value=e.step_time_s),
             Cell(text=f"{e.mfu:.1%}", value=e.mfu),
-            Cell(text=f"{e.tokens_per_s_per_chip:,.0f}", value=e.tokens_per_s_per_chip),
-            Cell(text=f"{e.memory_bytes / 2**30:.1f}", value=e.memory_bytes),
+            Cell(text=f"{e.memory_bytes / GIB:.1f}", value=e.memory_bytes),
             Cell(text=f"{e.dollars_per_billion_tokens:,.0f}", value=e.dollars_per_billion_tokens),
-            Cell(text=text, value=text),
+            Cell(text=f"{e.tokens_per_s_per_chip:,.0f}", value=e.tokens_per_s_per_chip),
         ]
         body.append(Row(cells=cells, layout=number, struck=row is not None and not row.passed))
     caption = "The layouts of the plot above; a heading sorts, the filters of the plot apply, Enter or a click selects."

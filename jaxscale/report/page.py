@@ -73,6 +73,15 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """A drawing that does not move, as SVG text made by jaxscale itself."""
+
+    svg: str
+    caption: str
+    kind: str = "drawing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """A field of the explored layouts, and the values it takes."""
 
@@ -127,7 +136,7 @@ class Table:
     kind: str = "table"
 
 
-Block = Prose | Cards | Verdicts | Figure | Explorer | Table
+Block = Prose | Cards | Verdicts | Figure | Drawing | Explorer | Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,7 @@ def test_a_filter_narrows_plot_and_table(browser) -> None:
 
 def test_a_click_on_a_row_shows_that_layout(browser) -> None:
     row = browser.find_element("css selector", "#layout-table tbody tr:nth-child(3)")
-    text = browser.execute_script("return arguments[0].lastElementChild.textContent", row)
+    text = browser.execute_script("return arguments[0].cells[1].textContent", row)
     browser.execute_script("arguments[0].click()", row)
     panel = browser.find_element("id", "selected")
     assert text in panel.get_attribute("textContent")
@@ -102,7 +102,7 @@ def test_a_click_on_a_row_shows_that_layout(browser) -> None:
 def test_the_keyboard_selects_too(browser) -> None:
     row = browser.find_element("css selector", "#layout-table tbody tr:nth-child(5)")
     row.send_keys("\n")
-    text = browser.execute_script("return arguments[0].lastElementChild.textContent", row)
+    text = browser.execute_script("return arguments[0].cells[1].textContent", row)
     assert text in browser.find_element("id", "selected").get_attribute("textContent")
 
 

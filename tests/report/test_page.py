@@ -4,9 +4,13 @@ import json
 import re
 from html.parser import HTMLParser
 
+from jaxscale.report.html import search_report
 from jaxscale.report.page import MAX_BYTES, Page, Prose, Section, render, script_json
+from jaxscale.report.pipeline import schedule_drawing
+from jaxscale.search import parse_limits, search
+from jaxscale.types.checks import CheckedLayout
 
-from .examples import report, result, rows
+from .examples import WORKLOAD, report, result, rows
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -105,3 +109,19 @@ def test_text_cannot_leave_its_place() -> None:
 def test_script_json_round_trips() -> None:
     value = {"a": [1, 2.5, "</x>", None], "b": {"c": True}}
     assert json.loads(script_json(value)) == value
+
+
+def test_a_pipeline_is_drawn() -> None:
+    found = search(
+        result().shape, WORKLOAD, result().cluster, limits=parse_limits("pipeline=4,microbatch_size=1"), top=1
+    )
+    e = found.ranked[0]
+    drawing = schedule_drawing(e, WORKLOAD)
+    assert drawing is not None
+    html = search_report(found, (CheckedLayout(rank=1, predicted=e),))
+    assert "stage 3" in _outline(html).text
+    assert drawing.svg in html
+
+
+def test_without_a_pipeline_nothing_is_drawn() -> None:
+    assert schedule_drawing(result().ranked[0], WORKLOAD) is None

@@ -41,7 +41,7 @@ const CONFIG = {
 function drawFigures() {
   for (const [id, figure] of Object.entries(data.figures)) {
     const node = document.getElementById(id);
-    if (node) Plotly.react(node, figure.data, style(figure.layout), CONFIG);
+    if (node) Plotly.react(node, figure.data, style(figure.layout), { ...CONFIG, displayModeBar: false });
   }
 }
 
@@ -84,7 +84,7 @@ function drawPareto() {
   const chosen = data.layouts.filter((l) => l.id === state.chosen);
   traces.push(points(chosen, "selected", { size: 18, symbol: "circle-open", color: css("--bad"), line: { width: 2.5 } }, { hoverinfo: "skip" }));
   const line = (y, dash, text) => ({ shape: { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { dash, color: css("--bad"), width: 1 } },
-    note: { xref: "paper", x: 1, xanchor: "right", y, yanchor: "bottom", text, showarrow: false, font: { color: css("--bad"), size: 11 } } });
+    note: { xref: "paper", x: 0, xanchor: "left", y, yanchor: "bottom", text, showarrow: false, font: { color: css("--bad"), size: 11 } } });
   const limit = line(data.limit_bytes / GIB, "solid", "memory of a device");
   const most = Math.max(...kept.map((l) => l.memory), 0);
   const near = most > 0.6 * data.limit_bytes ? [limit] : [];
