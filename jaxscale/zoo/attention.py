@@ -17,6 +17,8 @@ from jaxscale.zoo.rope import RopeTable, alibi_slopes, apply_rope, yarn_mscale
 
 Array = jax.Array
 
+LATENT_NORM_EPSILON = 1e-6
+
 
 class Attention(nnx.Module):
     """Multi-head, grouped-query (arXiv 2305.13245) and multi-query attention."""
@@ -70,13 +72,13 @@ class LatentAttention(nnx.Module):
         if mla.q_lora_rank:
             r = mla.q_lora_rank
             self.q_down = param(rngs, (d, r), ("d_model", "q_latent"), fan_in=d, tensor_grad="always")
-            self.q_norm = Norm(shape, width=r, dim="q_latent", tensor_grad="always", rngs=rngs)
+            self.q_norm = _latent_norm(shape, r, "q_latent", rngs)
             self.q_up = param(rngs, (r, n, q_width), ("q_latent", *q_dims), fan_in=r)
         else:
             self.q = param(rngs, (d, n, q_width), ("d_model", *q_dims), fan_in=d)
         r, latent = mla.kv_lora_rank, mla.kv_lora_rank + mla.qk_rope_head_dim
         self.kv_down = param(rngs, (d, latent), ("d_model", "kv_latent"), fan_in=d, tensor_grad="always")
-        self.kv_norm = Norm(shape, width=r, dim="kv_latent", tensor_grad="always", rngs=rngs)
+        self.kv_norm = _latent_norm(shape, r, "kv_latent", rngs)
         self.k = param(rngs, (r, n, mla.qk_nope_head_dim), ("kv_latent", "heads", "head_dim"), fan_in=r)
         self.v = param(rngs, (r, n, mla.v_head_dim), ("kv_latent", "heads", "head_dim"), fan_in=r)
         self.out = _out_projection(shape, mla.v_head_dim, rngs)
@@ -103,6 +105,11 @@ class LatentAttention(nnx.Module):
             q = linear(x, self.q, "btd,dnh->btnh", run)
         nope = self.mla.qk_nope_head_dim
         return jnp.concatenate([q[..., :nope], apply_rope(q[..., nope:], table)], axis=-1)
+
+
+def _latent_norm(shape: ModelShape, width: int, dim: str, rngs: nnx.Rngs) -> Norm:
+    """DeepSeek's norms of latents have an epsilon of their own, whatever the configuration says of the others."""
+    return Norm(shape, width=width, dim=dim, epsilon=LATENT_NORM_EPSILON, tensor_grad="always", rngs=rngs)
 
 
 def _out_projection(shape: ModelShape, width: int, rngs: nnx.Rngs) -> nnx.Param:

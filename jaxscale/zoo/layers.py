@@ -55,9 +55,10 @@ class Norm(nnx.Module):
         rngs: nnx.Rngs,
         width: int = 0,
         dim: str = "d_model",
+        epsilon: float = 0.0,
         tensor_grad: TensorGrad = "sequence",
     ):
-        self.shape = shape
+        self.shape, self.epsilon = shape, epsilon or shape.norm_epsilon
         self.scale, self.bias = _norm_params(shape, (width or shape.d_model,), (dim,), tensor_grad, rngs)
 
     def __call__(self, x: Array) -> Array:
@@ -66,7 +67,7 @@ class Norm(nnx.Module):
         if self.shape.norm == "layernorm":
             values = values - jnp.mean(values, axis=-1, keepdims=True)
         mean_square = jnp.mean(jnp.square(values), axis=-1, keepdims=True)
-        values = values * jax.lax.rsqrt(mean_square + self.shape.norm_epsilon)
+        values = values * jax.lax.rsqrt(mean_square + self.epsilon)
         return _affine(self.shape, values, self.scale, self.bias).astype(x.dtype)
 
 

@@ -165,7 +165,8 @@ class MoE(nnx.Module):
     def __call__(self, x: Array, run: Run) -> tuple[Array, RoutingStats]:
         """[b, t, D] -> (residual stream, statistics)."""
         rows = x.reshape(-1, x.shape[-1])
-        logits = jnp.dot(rows.astype(jnp.float32), self.router[...].astype(jnp.float32))
+        router = self.router[...].astype(jnp.float32)
+        logits = jnp.dot(rows.astype(jnp.float32), router, precision=jax.lax.Precision.HIGHEST)
         logits = checkpoint_name(logits, "router")
         bias = None if self.router_bias is None else self.router_bias[...].astype(jnp.float32)
         routing, scores = route(self.moe, logits, bias)

@@ -1,12 +1,15 @@
 """The oracle nobody here wrote: logits of Hugging Face's own models, from their own checkpoint files."""
 
+import dataclasses
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxscale.zoo import logits
-from jaxscale.zoo.checkpoint.convert import load_checkpoint, save_checkpoint
-from tests.zoo.cases import CASES, VOCAB, Case
+from jaxscale.catalog import load_model
+from jaxscale.zoo import load_checkpoint, logits, save_checkpoint
+from tests.zoo.cases import CASES, VOCAB
 from tests.zoo.draw import quick_jit
 
 torch = pytest.importorskip("torch")
@@ -15,13 +18,13 @@ transformers = pytest.importorskip("transformers")
 SEQ_LEN = 24
 
 
-def reference_model(case: Case, seed: int):
+def reference_model(config_class: str, config: dict[str, Any], seed: int):
     """A Hugging Face model whose every parameter, norms and biases too, is random."""
     torch.manual_seed(seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    config = getattr(transformers, case.config_class)(**case.config)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    filled = getattr(transformers, config_class)(**config)
+    model = transformers.AutoModelForCausalLM.from_config(filled, attn_implementation="eager").eval()
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if "inv_freq" in name:
@@ -38,22 +41,56 @@ def reference_logits(model, tokens: np.ndarray) -> np.ndarray:
         return model(torch.from_numpy(tokens), use_cache=False).logits.numpy()
 
 
+def assert_same_logits(model, shape, folder, tokens) -> np.ndarray:
+    """Load the model's files and compare; returns the reference's logits."""
+    expected = reference_logits(model, tokens)
+    params = load_checkpoint(shape, folder)
+    actual = np.asarray(quick_jit(lambda p, t: logits(shape, p, t))(params, jnp.asarray(tokens)))
+    assert np.std(expected) > 0.05, "logits of a model that does something"
+    np.testing.assert_allclose(actual, expected, atol=1e-4, rtol=1e-4)
+    return expected
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_logits_match_transformers(name, tmp_path):
     case = CASES[name]
-    model = reference_model(case, seed=len(name))
+    model = reference_model(case.config_class, case.config, seed=len(name))
     model.save_pretrained(tmp_path, max_shard_size="60KB")
     tokens = np.random.default_rng(0).integers(0, VOCAB, (2, SEQ_LEN))
-    expected = reference_logits(model, tokens)
-
-    params = load_checkpoint(case.shape, tmp_path)
-    actual = np.asarray(quick_jit(lambda p, t: logits(case.shape, p, t))(params, jnp.asarray(tokens)))
-
-    assert np.std(expected) > 0.05, "logits of a model that does something"
-    np.testing.assert_allclose(actual, expected, atol=1e-4, rtol=1e-4)
+    imported = load_model(str(tmp_path))
+    assert dataclasses.replace(imported, name=case.shape.name, source="") == case.shape
+    expected = assert_same_logits(model, case.shape, tmp_path, tokens)
 
     written = tmp_path / "written"
-    save_checkpoint(case.shape, params, written, max_shard_bytes=50_000)
+    save_checkpoint(case.shape, load_checkpoint(case.shape, tmp_path), written, max_shard_bytes=50_000)
     (written / "config.json").write_text((tmp_path / "config.json").read_text())
     again = transformers.AutoModelForCausalLM.from_pretrained(written, attn_implementation="eager", dtype="float32")
     np.testing.assert_array_equal(reference_logits(again.eval(), tokens), expected)
+
+
+# Fields of a configuration that a draw may change, with what it draws from; those that a family lacks are left.
+DRAWN = {
+    "hidden_size": (32, 64), "d_model": (32, 64), "n_embd": (32, 64), "intermediate_size": (24, 80),
+    "vocab_size": (61, 130), "moe_intermediate_size": (8, 24), "sliding_window": (3, 12), "v_head_dim": (4, 16),
+    "num_experts_per_tok": (1, 3), "norm_topk_prob": (True, False), "tie_word_embeddings": (True, False),
+    "kv_lora_rank": (8, 20), "rms_norm_eps": (1e-6, 1e-3), "num_key_value_heads": (1, 2),
+}  # fmt: skip
+FIXED = {"mixtral": ("sliding_window",), "phi3": ("sliding_window", "hidden_size")}
+FIXED |= {"deepseek_v2": ("num_key_value_heads",), "deepseek_v3": ("num_key_value_heads",)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", CASES)
+def test_random_configurations_match_too(name, seed, tmp_path):
+    case, rng = CASES[name], np.random.default_rng([seed, len(name)])
+    drawn = {
+        key: choices[rng.integers(len(choices))]
+        for key, choices in DRAWN.items()
+        if key in case.config and key not in FIXED.get(name, ())
+    }
+    model = reference_model(case.config_class, case.config | drawn, seed=seed)
+    model.save_pretrained(tmp_path)
+    shape = load_model(str(tmp_path))
+    tokens = rng.integers(0, shape.vocab_size, (3, rng.integers(5, 40)))
+    assert_same_logits(model, shape, tmp_path, tokens)

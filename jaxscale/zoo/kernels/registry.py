@@ -67,11 +67,18 @@ class Execution:
 
 
 def execution_for(
-    shape: ModelShape, platform: str, *, seq_len: int, compute_bytes: int = 2, capacity_factor: float = 0.0
+    shape: ModelShape,
+    platform: str,
+    *,
+    seq_len: int,
+    compute_bytes: int = 2,
+    matmul_format: str = "bf16",
+    capacity_factor: float = 0.0,
 ) -> Execution:
     """The fastest kernels that can run a model on a platform, "cpu", "gpu" or "tpu"; plain XLA where none can.
 
-    `seq_len` is the tokens an attention call sees; `compute_bytes` the width of an activation.
+    `seq_len` is the tokens an attention call sees; `compute_bytes` the width of an activation; `matmul_format` is
+    `Precision.matmul`: "fp8" rounds the operands of dense matmuls, any other is the activations' own dtype.
     """
     if platform not in ("cpu", "gpu", "tpu"):
         raise SpecError(f"platform={platform!r} is not one of cpu, gpu, tpu")
@@ -84,7 +91,12 @@ def execution_for(
     if platform == "gpu" and not special and compute_bytes == 2 and width <= CUDNN_MAX_HEAD_DIM and width % 8 == 0:
         attention = "cudnn"
     grouped = "megablox" if platform == "tpu" else "ragged_dot"
-    return Execution(attention=attention, grouped_matmul=grouped, capacity_factor=capacity_factor)
+    return Execution(
+        attention=attention,
+        grouped_matmul=grouped,
+        matmul="fp8" if matmul_format == "fp8" else "native",
+        capacity_factor=capacity_factor,
+    )
 
 
 def _entry(field: str, name: str, table: Mapping[str, Entry]) -> Entry:
