@@ -99,9 +99,10 @@ def _wait(children: Sequence[subprocess.Popen], folder: Path, timeout_s: float) 
     deadline = time.monotonic() + timeout_s
     while True:
         codes = [child.poll() for child in children]
-        failed = [index for index, code in enumerate(codes) if code]
+        # A process ended by a signal comes first: the others may have failed because it was gone.
+        failed = sorted((code, index) for index, code in enumerate(codes) if code)
         if failed:
-            raise ProcessError(_what_happened(failed[0], codes[failed[0]], len(children), folder))
+            raise ProcessError(_what_happened(failed[0][1], failed[0][0], len(children), folder))
         if all(code == 0 for code in codes):
             return
         if time.monotonic() > deadline:

@@ -1,6 +1,6 @@
 """One process of a multi-process run; started by `launch_local`, not by people.
 
-    python -m jaxscale.runtime.worker JOB_FILE COORDINATOR INDEX
+python -m jaxscale.runtime.worker JOB_FILE COORDINATOR INDEX
 """
 
 import json
