@@ -2,8 +2,8 @@
 
     python experiments/planner/bootstrap_besiroglu.py PATH/TO/svg_extracted_data.csv
 
-The points are those read off Hoffmann et al.'s figure 4 by Besiroglu et al. (epoch-research/analyzing-chinchilla, data/);
-the five of highest loss are dropped, as they do. Only our own refits are written, not the points.
+The points are those read off Hoffmann et al.'s figure 4 by Besiroglu et al. (epoch-research/analyzing-chinchilla); the
+five of highest loss are dropped, as they do. Only our own refits are written, not the points.
 """
 
 import argparse

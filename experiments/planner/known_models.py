@@ -3,8 +3,9 @@
     python experiments/planner/known_models.py
 
 `days` is what the planner's accounting (FLOPs of the model, goodput at the default failure rate) makes of the
-published utilisation; cost is days times chips times price, so its error is the same. `by search` takes no utilisation: the layout
-search and the cost model say the speed, on today's software, which is faster than what most of these runs had.
+published utilisation; cost is days times chips times price, so its error is the same. `by search` takes no
+utilisation: the layout search and the cost model say the speed, on today's software, which is faster than what most of
+these runs had.
 A utilisation reported with recompute counted (hardware FLOPs, full recompute) is compared with 8N instead of 6N.
 """
 
