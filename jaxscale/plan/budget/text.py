@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+from jaxscale.plan.budget.ask import DAY_S
 from jaxscale.plan.budget.front import front_of
 from jaxscale.plan.budget.planner import Plan, Run
 from jaxscale.plan.law import MARK_MEANING
@@ -102,9 +103,9 @@ def _recipe(plan: Plan) -> str:
 def _run(run: Run) -> str:
     e, g = run.estimate, run.goodput
     lines = [
-        f"On {run.cluster} ({run.num_chips} chips): {run.days:.1f} days"
+        f"On {run.cluster} ({run.num_chips} chips): {format_seconds(run.days * DAY_S)}"
         + (f", {format_dollars(run.dollars)}" if run.dollars is not None else ", price not known")
-        + (f", {run.megawatt_hours:,.0f} MWh" if run.megawatt_hours is not None else ", power not known"),
+        + (f", {run.megawatt_hours:,.3g} MWh" if run.megawatt_hours is not None else ", power not known"),
         f"  layout {e.layout}",
         f"  step {format_seconds(e.step_time_s)}, MFU {100 * e.mfu:.1f}%, "
         f"{e.tokens_per_s_per_chip:,.0f} tokens/s a chip",

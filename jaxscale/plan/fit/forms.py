@@ -178,26 +178,27 @@ def _fixed_base(base: Additive) -> Callable[[Array, Columns], Array]:
         a = math.log(base.A) - base.alpha * params_mean
         b = math.log(base.B) - base.beta * tokens_mean
         full = jnp.array([a, b, math.log(base.E), base.alpha, theta[0], theta[1]])
-        return _datablations(full, columns)
+        return theta[2] + _datablations(full, columns)
 
     return predict
 
 
 def repetition_decay(base: Additive) -> Form:
-    """The two decay constants of repetition alone, on a base law with alpha = beta that single-epoch runs gave.
+    """The two decay constants of repetition alone, on a base law with alpha = beta that runs on fresh data gave.
 
-    Muennighoff et al. 2023 fit in these two stages (appendix A): together, few runs cannot tell E from the decay.
+    Muennighoff et al. 2023 fit in these two stages (appendix A): together, few runs cannot tell E from the decay. A
+    factor on the loss is fitted too, for a base law of other data.
     """
     decay = tuple(math.log(epochs) for epochs in (1.0, 5.0, 15.0, 40.0))
     return Form(
         name="datablations_decay",
-        formula="L = E + A/N'^alpha + B/D'^alpha, base fixed",
+        formula="L = s (E + A/N'^alpha + B/D'^alpha), base fixed",
         source="Muennighoff et al. 2023, appendix A",
         columns=(*_RUNS, "unique_tokens"),
-        parameters=("ln_R_D", "ln_R_N"),
+        parameters=("ln_R_D", "ln_R_N", "ln_s"),
         predict=_fixed_base(base),
-        starts=lambda columns: _grid(decay, decay),
-        constants=lambda theta, columns: {"R_D": math.exp(theta[0]), "R_N": math.exp(theta[1])},
+        starts=lambda columns: _grid(decay, decay, (0.0, 0.1)),
+        constants=lambda theta, columns: dict(zip(("R_D", "R_N", "s"), np.exp(theta).tolist(), strict=True)),
     )
 
 
