@@ -30,8 +30,8 @@ from jaxscale.types.search import DOES_NOT_FIT, SearchResult
 OBJECTIVES = ("time", "money", "memory")
 DEFAULT_HEADROOM = 0.05
 SPARES = 24  # ranked layouts beyond those asked for, to fall back on where a check rejects one
-MAX_MESHES = 200  # of `by_mesh`
-MAX_PARETO = 64
+MAX_MESHES = 100  # of `by_mesh`
+MAX_PARETO = 48
 NUM_CLOSEST = 3
 
 Progress = Callable[[int, int], None]  # layouts looked at so far, and in all

@@ -13,7 +13,6 @@ What makes no difference is listed once:
 `zero_bubble` cannot run in one XLA program (see the rule of that name) and is not listed.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -34,6 +33,9 @@ _GPIPE, _1F1B, _INTERLEAVED = (SCHEDULES.index(name) for name in ("gpipe", "1f1b
 _SHARD_TRIPLES = tuple(t for t in itertools.product(range(3), repeat=3) if t[0] <= t[1] <= t[2])
 
 
+OptionTable = tuple[np.ndarray, ...]  # every combination of options, a column [n] for each of OPTIONS
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
     """Some layouts of a space, and for each of them which mesh it stands on."""
@@ -51,13 +53,14 @@ class Space:
     num_devices: int
     limits: Limits
     meshes: np.ndarray  # [m, 6], the legal ones, columns as AXES
+    options: tuple[OptionTable, ...]  # of each mesh; meshes that allow the same share one table
     rejected_meshes: dict[str, int]  # by rule
     num_rejected_meshes: int
 
     @property
     def num_layouts(self) -> int:
         """Layouts that `chunks` will yield."""
-        return sum(len(_options_of(self, mesh)[0]) for mesh in self.meshes)
+        return sum(len(table[0]) for table in self.options)
 
 
 def space(shape: ModelShape, workload: Workload, num_devices: int, limits: Limits = NO_LIMITS) -> Space:
@@ -72,7 +75,8 @@ def space(shape: ModelShape, workload: Workload, num_devices: int, limits: Limit
                 legal &= ~broken
     return Space(
         shape=shape, workload=workload, num_devices=num_devices, limits=limits, meshes=meshes[legal],
-        rejected_meshes=rejected, num_rejected_meshes=int((~legal).sum()),
+        options=_option_tables(shape, workload, limits, meshes[legal]), rejected_meshes=rejected,
+        num_rejected_meshes=int((~legal).sum()),
     )  # fmt: skip
 
 
@@ -90,46 +94,52 @@ def all_meshes(num_devices: int, limits: Limits = NO_LIMITS) -> np.ndarray:
 
 
 def chunks(space: Space, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
-    """Yield the layouts of a space, about `rows` at a time."""
-    group: list[tuple[int, tuple[np.ndarray, ...]]] = []
+    """Yield the layouts of a space, about `rows` at a time; a mesh is never cut."""
+    group: list[int] = []
     size = 0
-    for number, mesh in enumerate(space.meshes):
-        options = _options_of(space, mesh)
-        if group and size + len(options[0]) > rows:
+    for number, table in enumerate(space.options):
+        if group and size + len(table[0]) > rows:
             yield _chunk(space, group)
             group, size = [], 0
-        if len(options[0]):
-            group.append((number, options))
-            size += len(options[0])
+        if len(table[0]):
+            group.append(number)
+            size += len(table[0])
     if group:
         yield _chunk(space, group)
 
 
-def _chunk(space: Space, group: list[tuple[int, tuple[np.ndarray, ...]]]) -> Chunk:
-    mesh = np.repeat([number for number, _ in group], [len(options[0]) for _, options in group])
+def _chunk(space: Space, group: list[int]) -> Chunk:
+    mesh = np.repeat(group, [len(space.options[number][0]) for number in group])
     columns = dict(zip(AXES, space.meshes[mesh].T.copy(), strict=True))
     for i, name in enumerate(OPTIONS):
-        columns[name] = np.concatenate([options[i] for _, options in group])
+        columns[name] = np.concatenate([space.options[number][i] for number in group])
     return Chunk(layouts=LayoutBatch(**columns), mesh=mesh)
 
 
-def _options_of(space: Space, mesh: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Every combination of options on one mesh, a column [n] for each of OPTIONS."""
-    data, fsdp, expert, context, tensor, pipeline = (int(degree) for degree in mesh)
-    limits = space.limits
-    local_batch = space.workload.global_batch_size // (data * fsdp * expert)
-    return _product(
-        microbatches=limits.allowed("microbatch_size", divisors(local_batch)),
-        sequence_parallel=limits.allowed("sequence_parallel", (0, 1)) if tensor > 1 else (0,),
-        shards=_shards(data, fsdp, expert * context * pipeline > 1, limits),
-        remat=limits.allowed("remat", tuple(range(len(REMAT_POLICIES)))),
-        schedules=_schedules(pipeline, space.shape.num_layers, limits),
-        context_method=limits.allowed("context_method", (0, 1)) if context > 1 else (0,),
-        offload_optimizer=limits.allowed("offload_optimizer", (0, 1)),
-    )
+def _option_tables(
+    shape: ModelShape, workload: Workload, limits: Limits, meshes: np.ndarray
+) -> tuple[OptionTable, ...]:
+    """The options of every mesh; what they depend on is the same for many meshes."""
+    known: dict[tuple, OptionTable] = {}
+    tables = []
+    for data, fsdp, expert, context, tensor, pipeline in meshes.tolist():
+        local_batch = workload.global_batch_size // (data * fsdp * expert)
+        shared = (data > 1, fsdp > 1, expert * context * pipeline > 1)
+        key = (local_batch, tensor > 1, shared, pipeline, context > 1)
+        if key not in known:
+            known[key] = _product(
+                microbatches=limits.allowed("microbatch_size", divisors(local_batch)),
+                sequence_parallel=limits.allowed("sequence_parallel", (0, 1)) if tensor > 1 else (0,),
+                shards=_shards(*shared, limits),
+                remat=limits.allowed("remat", tuple(range(len(REMAT_POLICIES)))),
+                schedules=_schedules(pipeline, shape.num_layers, limits),
+                context_method=limits.allowed("context_method", (0, 1)) if context > 1 else (0,),
+                offload_optimizer=limits.allowed("offload_optimizer", (0, 1)),
+            )
+        tables.append(known[key])
+    return tuple(tables)
 
 
-@functools.lru_cache(maxsize=4096)
 def _product(
     *,
     microbatches: tuple[int, ...],
@@ -139,7 +149,7 @@ def _product(
     schedules: tuple[tuple[int, int], ...],
     context_method: tuple[int, ...],
     offload_optimizer: tuple[int, ...],
-) -> tuple[np.ndarray, ...]:
+) -> OptionTable:
     parts = (microbatches, sequence_parallel, shards, remat, schedules, context_method, offload_optimizer)
     tables = [np.array(part, dtype=np.int64).reshape(len(part), -1) for part in parts]
     picks = np.indices([len(part) for part in parts]).reshape(len(parts), -1)  # [parts, n]
@@ -151,11 +161,11 @@ def _product(
     return tuple(np.ascontiguousarray(columns[:, order.index(name)]) for name in OPTIONS)
 
 
-def _shards(data: int, fsdp: int, others: bool, limits: Limits) -> tuple[tuple[int, int, int], ...]:
+def _shards(data: bool, fsdp: bool, others: bool, limits: Limits) -> tuple[tuple[int, int, int], ...]:
     """What parameters, gradients and optimizer state may be sharded over; `others`: the ZeRO group has more axes."""
     triples = _SHARD_TRIPLES
     if not limits.names_sharding:
-        triples = _distinct_shards(data > 1, fsdp > 1, others)
+        triples = _distinct_shards(data, fsdp, others)
     for position, name in enumerate(SHARD_FIELDS):
         triples = tuple(t for t in triples if limits.allowed(name, (t[position],)))
     return triples
