@@ -138,8 +138,8 @@ def _repeats(p: Problem, exchange: Exchange, layouts: LayoutBatch, row: int, mic
     """How often a step runs what an exchange counts for one microbatch.
 
     A pipeline in one XLA program repeats it every tick of its scan (a stage without work skips its turn, but the
-    program holds it); 1f1b runs a stage's forward a second time in its backward pass, and gpipe and interleaved gather
-    the weights of embedding and head before the scan.
+    program holds it); 1f1b runs a stage's forward a second time in its backward pass. The weights of embedding and head
+    are gathered before the scan.
     """
     stages, chunks = float(layouts.pipeline[row]), float(layouts.virtual_stages[row])
     if exchange.phase == "step":
@@ -147,14 +147,14 @@ def _repeats(p: Problem, exchange: Exchange, layouts: LayoutBatch, row: int, mic
     if stages == 1 or not p.stack.spmd:
         return microbatches
     of_ends = "pipeline" in exchange.axes and exchange.axis != "pipeline"
+    if of_ends and exchange.kind == "all-gather":
+        return 1.0
+    every_tick = of_ends or exchange.axis == "pipeline" or exchange.name in ("head", "loss")
     if SCHEDULES[layouts.schedule[row]] in ("gpipe", "interleaved"):
-        if of_ends and exchange.kind == "all-gather":
-            return 1.0
         ticks = microbatches * chunks + stages - 1
-        return ticks if exchange.axis == "pipeline" else ticks / chunks
+        return ticks if every_tick else ticks / chunks
     ticks = microbatches + 2 * (stages - 1)
-    once = of_ends or exchange.axis == "pipeline" or exchange.name in ("head", "loss")
-    return ticks * (2.0 if exchange.phase == "forward" and not once else 1.0)
+    return ticks if every_tick or exchange.phase != "forward" else 2.0 * ticks
 
 
 def _at(value: Number, row: int) -> float:

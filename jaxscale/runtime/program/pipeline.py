@@ -147,6 +147,7 @@ class _Stage:
     program: Program
     stored: Params
     slots: Params
+    ends: Params  # weights of embedding and head, gathered
     batches: Batch
     weight: Array
 
@@ -208,9 +209,10 @@ class _Stage:
     def tick(self, carry: _Carry, number: Array) -> tuple[_Carry, None]:
         """One forward and one backward pass, and the sends between stages."""
         end_slots = {name: self.slots[name] for name in _ENDS}
-        ends, pull_ends = jax.vjp(lambda slots: _fetch_ends(self.program, self.stored, slots), end_slots)
-        sent, inputs = self.forward(carry, ends, number)
-        d_layers, d_ends, d_stream, loss, aux = self.backward(carry, ends, inputs, number)
+        # The gathered ends are those from before the scan; of this fetch only the way back is used.
+        _, pull_ends = jax.vjp(lambda slots: _fetch_ends(self.program, self.stored, slots), end_slots)
+        sent, inputs = self.forward(carry, self.ends, number)
+        d_layers, d_ends, d_stream, loss, aux = self.backward(carry, self.ends, inputs, number)
         grads = {"segments": d_layers, **pull_ends(d_ends)[0]}
         return _Carry(
             forward=rotate(sent, _AXIS),
@@ -226,7 +228,8 @@ def _one_forward_one_backward(
     program: Program, stored: Params, batches: Batch, weight: Array
 ) -> tuple[Params, Array, Array]:
     slots = make_slots(program, program.plans)
-    stage = _Stage(program=program, stored=stored, slots=slots, batches=batches, weight=weight)
+    ends = _fetch_ends(program, stored, slots)
+    stage = _Stage(program=program, stored=stored, slots=slots, ends=ends, batches=batches, weight=weight)
     blank = _blank(program)
     start = _Carry(
         forward=blank,
