@@ -11,12 +11,12 @@ DS-MoE's dense training (arXiv 2404.05567) is the shape with `experts_per_token=
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
@@ -118,34 +118,34 @@ class Experts(nnx.Module):
     def buffers(self, x: Array, run: Run) -> Array:
         """Buffers [E/ep, rows, D] -> the same, partial over the tensor axis."""
 
-        def apply(y: Array, weight: nnx.Param, bias: Array | None, equation: str) -> Array:
-            out = linear(y, weight, equation, run)
+        def apply(y: Array, weight: nnx.Param, bias: Array | None) -> Array:
+            out = linear(y, weight, "eci,eio->eco", run)
             return out if bias is None else out + bias[:, None]
 
-        return self._feed_forward(x, apply, ("ecd,edf->ecf", "ecf,efd->ecd"), run)
+        return self._feed_forward(x, apply, run)
 
     def ragged(self, x: Array, sizes: Array, run: Run) -> Array:
         """Rows sorted by expert [m, D] -> the same, partial over the tensor axis."""
         kernel = grouped_matmul(run.execution.grouped_matmul)
         owner = jnp.repeat(jnp.arange(sizes.shape[0]), sizes, total_repeat_length=x.shape[0])
 
-        def apply(y: Array, weight: nnx.Param, bias: Array | None, equation: str) -> Array:
+        def apply(y: Array, weight: nnx.Param, bias: Array | None) -> Array:
             out = kernel(y, weight[...].astype(y.dtype), sizes)
             return out if bias is None else out + bias[owner]
 
-        return self._feed_forward(x, apply, ("", ""), run)
+        return self._feed_forward(x, apply, run)
 
-    def _feed_forward(self, x: Array, apply: Any, equations: tuple[str, str], run: Run) -> Array:
+    def _feed_forward(self, x: Array, apply: Callable[[Array, nnx.Param, Array | None], Array], run: Run) -> Array:
         def cast(bias: nnx.Param | None, share: int = 1) -> Array | None:
             return None if bias is None else (bias[...] / share).astype(x.dtype)
 
         gate = None
         if self.gate is not None:
-            gate = checkpoint_name(apply(x, self.gate, cast(self.gate_bias), equations[0]), "expert_gate")
-        up = checkpoint_name(apply(x, self.up, cast(self.up_bias), equations[0]), "expert_up")
+            gate = checkpoint_name(apply(x, self.gate, cast(self.gate_bias)), "expert_gate")
+        up = checkpoint_name(apply(x, self.up, cast(self.up_bias)), "expert_up")
         hidden = checkpoint_name(activate(self.shape, gate, up), "expert_act")
         down_bias = cast(self.down_bias, run.comms.tensor_size)
-        return checkpoint_name(apply(hidden, self.down, down_bias, equations[1]), "expert_down")
+        return checkpoint_name(apply(hidden, self.down, down_bias), "expert_down")
 
 
 class MoE(nnx.Module):
@@ -194,7 +194,7 @@ class MoE(nnx.Module):
             out = run.comms.combine(self.experts.buffers(buffers, run)).reshape(sent.shape)
         back = take_rows(out, plan.rows, plan.sources, 1).reshape(-1, k, rows.shape[-1])
         combined = jnp.einsum("nkd,nk->nd", back, routing.weights.astype(back.dtype))
-        dropped = jnp.sum(plan.rows >= np.int32(sent.shape[0])).astype(jnp.float32)
+        dropped = jnp.sum(plan.rows >= sent.shape[0]).astype(jnp.float32)
         return checkpoint_name(combined, "combine"), dropped
 
     def _shared(self, x: Array, run: Run) -> Array:

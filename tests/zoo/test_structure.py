@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxscale import zoo
+from jaxscale.catalog import load_model, model_names
 from jaxscale.cost.inventory import count_parameters, inventory
 from jaxscale.types import ModelShape, MoEShape
 from tests.zoo.cases import CASES, shape
@@ -60,6 +61,13 @@ def test_parameters_are_those_of_the_inventory(name):
     infos = jax.tree.leaves(zoo.parameter_info(model))
     assert sum(info.size for info in infos) == count_parameters(model).total
     assert all(len(info.dims) == len(info.shape) for info in infos)
+
+
+def test_every_model_of_the_catalogue_can_be_built():
+    for name in model_names():
+        model = load_model(name)
+        built = sum(info.size for info in jax.tree.leaves(zoo.parameter_info(model)))
+        assert built == count_parameters(model).total, name
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt_oss", "deepseek_v3"])

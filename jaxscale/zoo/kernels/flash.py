@@ -55,8 +55,12 @@ def name_residuals(kernel: Callable[..., Array], name: str) -> Callable[..., Arr
     def forward(*inputs: Array) -> tuple[Array, Any]:
         out, pullback = jax.vjp(kernel, *inputs)
         known = {id(x) for x in inputs}
-        pullback = jax.tree.map(lambda leaf: leaf if id(leaf) in known else checkpoint_name(leaf, name), pullback)
-        return checkpoint_name(out, name), pullback
+
+        def own(leaf: Array) -> bool:  # a mask spread out to all scores is cheaper to build again than to keep
+            return id(leaf) not in known and leaf.size <= out.size
+
+        named_pullback = jax.tree.map(lambda leaf: checkpoint_name(leaf, name) if own(leaf) else leaf, pullback)
+        return checkpoint_name(out, name), named_pullback
 
     def backward(pullback: Any, d_out: Array) -> tuple[Array, ...]:
         return pullback(d_out)
