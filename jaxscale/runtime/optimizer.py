@@ -27,6 +27,7 @@ Params = Any
 
 # Quintic coefficients of Muon's Newton-Schulz iteration (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_ROUNDING_SEED = 0x5A
 _MUON_RMS = 0.2  # root mean square of an update, AdamW's (Liu et al., arXiv 2502.16982, eq. 4)
 
 
@@ -56,6 +57,34 @@ def make_optimizer(program: Program) -> optax.GradientTransformation:
         optax.add_decayed_weights(program.options.weight_decay, mask=decayed),
         optax.scale_by_learning_rate(learning_rate(program.options)),
     )
+
+
+def add_updates(program: Program, master: Params, updates: Params, step: Array) -> Params:
+    """The next master weights. In bfloat16 they are rounded stochastically: most updates are smaller than half a step
+    between two bfloat16 numbers and would be lost (Zamirai et al., arXiv 2010.06192, section 4).
+    """
+    if program.master_dtype != jnp.bfloat16:
+        return optax.apply_updates(master, updates)
+    key = jax.random.fold_in(jax.random.key(_ROUNDING_SEED), step)
+
+    def one(number: int, plan: ParamPlan, weight: Array, update: Array) -> Array:
+        # Replicas of a shard must draw alike, and different shards must not.
+        axes = plan.split_axes(program.layout.optimizer_shard)
+        shard = lax.axis_index(axes) if axes else 0
+        draw = jax.random.fold_in(jax.random.fold_in(key, number), shard)
+        return round_stochastically(weight.astype(jnp.float32) + update.astype(jnp.float32), draw)
+
+    plans, structure = jax.tree.flatten(program.plans, is_leaf=is_plan)
+    rows = zip(plans, jax.tree.leaves(master), jax.tree.leaves(updates), strict=True)
+    return structure.unflatten([one(number, *row) for number, row in enumerate(rows)])
+
+
+def round_stochastically(x: Array, key: Array) -> Array:
+    """float32 to one of the two neighbouring bfloat16, the nearer one more often: right on average."""
+    bits = lax.bitcast_convert_type(x, jnp.uint32)
+    noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
+    kept = (bits + noise) & jnp.uint32(0xFFFF0000)  # bfloat16 is the upper half of float32
+    return lax.bitcast_convert_type(kept, jnp.float32).astype(jnp.bfloat16)
 
 
 def _adam(program: Program) -> optax.GradientTransformation:

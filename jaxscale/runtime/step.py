@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxscale.runtime.canonical import to_canonical
-from jaxscale.runtime.optimizer import learning_rate, make_optimizer
+from jaxscale.runtime.optimizer import add_updates, learning_rate, make_optimizer
 from jaxscale.runtime.options import TrainOptions
 from jaxscale.runtime.placement.mesh import build_mesh
 from jaxscale.runtime.placement.params import is_plan
@@ -133,6 +133,7 @@ def build_step(
         _platform(devices),
         seq_len=workload.seq_len // layout.context,
         compute_bytes=workload.precision.compute_bytes,
+        matmul_format=workload.precision.matmul,
         capacity_factor=workload.capacity_factor,
     )
     program = make_program(shape, workload, layout, options=options or TrainOptions(), execution=execution)
@@ -200,7 +201,7 @@ def _update(
         is_leaf=is_plan,
     )
     updates, moments = optimizer.update(clipped, state.optimizer, state.master)
-    master = optax.apply_updates(state.master, updates)
+    master = add_updates(program, state.master, updates, state.step)
 
     def balance(plan: Any, updated: Array, load: Array) -> Array:
         if plan.trained:

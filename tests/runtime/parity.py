@@ -85,11 +85,14 @@ class Case:
     global_batch: int = 8
     optimizer: str = "adamw"
     packed: bool = False
+    dropless: bool = False
     options: TrainOptions = _OPTIONS
 
     def __str__(self) -> str:
         extra = [] if self.optimizer == "adamw" else [self.optimizer]
-        return " ".join([self.shape, self.layout, *extra, *(["packed"] if self.packed else [])])
+        return " ".join(
+            [self.shape, self.layout, *extra, *(name for name in ("packed", "dropless") if getattr(self, name))]
+        )
 
     @property
     def workload(self) -> Workload:
@@ -99,7 +102,7 @@ class Case:
             global_batch_size=self.global_batch,
             precision=precision_named("fp32"),
             optimizer=optimizer_named(self.optimizer),
-            capacity_factor=_MOE.num_experts / _MOE.experts_per_token,
+            capacity_factor=0.0 if self.dropless else _MOE.num_experts / _MOE.experts_per_token,
         )
 
 

@@ -65,6 +65,8 @@ MATRIX = [
         for name in ("lion", "sgd", "adafactor", "muon")
     ),
     Case(shape="shared", layout="expert=2,pipeline=2,tensor=2", optimizer="muon"),
+    *(Case(shape="moe", layout=axes, dropless=True) for axes in ("fsdp=2,tensor=2,sp=true", "expert=2,pipeline=2")),
+    Case(shape="gqa", layout="pipeline=4,microbatch=8"),
     Case(shape="moe", layout="fsdp=2,tensor=4,axis_order=fsdp/tensor/data/context/expert/pipeline"),
     Case(shape="gqa", layout="fsdp=4,tensor=2", options=TrainOptions(z_loss=1e-2, warmup_steps=2, clip_norm=0.0)),
     Case(shape="moe", layout="fsdp=8", options=TrainOptions(router_aux_loss=0.1, router_z_loss=0.01)),

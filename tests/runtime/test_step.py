@@ -9,7 +9,7 @@ import pytest
 
 from jaxscale.errors import SpecError
 from jaxscale.runtime import Batch, TrainOptions, build_step
-from jaxscale.runtime.optimizer import learning_rate
+from jaxscale.runtime.optimizer import learning_rate, round_stochastically
 from jaxscale.types import Workload, parse_layout, precision_named
 from tests.runtime.parity import SHAPES, Case, make_batch
 
@@ -48,6 +48,23 @@ def test_bf16_learns_one_batch():
         losses.append(float(metrics["loss"]))
     assert losses[0] == pytest.approx(np.log(61), rel=0.2)
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_stochastic_rounding_is_right_on_average():
+    x = jnp.full((20_000,), 1.0 + 1 / 512, jnp.float32)  # a quarter of the way from 1 to the next bfloat16
+    rounded = round_stochastically(x, jax.random.key(0)).astype(jnp.float32)
+    assert set(np.unique(rounded)) == {1.0, 1.0 + 1 / 128}
+    assert float(rounded.mean()) == pytest.approx(1 + 1 / 512, abs=1e-4)
+
+
+def test_pure_bf16_replicas_stay_alike():
+    train = _build("data=2,tensor=2", precision="bf16_pure")
+    state, _ = train.step(train.init(), _batch(train))
+    for leaf in jax.tree.leaves(state.master):
+        by_shard = {}
+        for shard in leaf.addressable_shards:
+            by_shard.setdefault(str(shard.index), []).append(np.asarray(shard.data, np.float32))
+        assert all(np.array_equal(copies[0], copy) for copies in by_shard.values() for copy in copies)
 
 
 def test_the_state_is_donated():
