@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxscale.calibrate.constants import CONSTANTS, Constant, constant_named
 from jaxscale.calibrate.run import Software
-from jaxscale.errors import CatalogError, SpecError, nearest
+from jaxscale.errors import SpecError, nearest
 from jaxscale.types import STACKS, Stack
 
 PRIOR_SIGMA = 0.16  # standard deviation of log(measured / predicted) of a stack that nobody measured
@@ -97,7 +97,7 @@ def load_calibration(path: str | Path) -> Calibration:
     import yaml
 
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        document = yaml.load(Path(path).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SpecError(f"{path}: cannot be read as a calibration: {error}") from None
     if not isinstance(document, dict):
@@ -126,18 +126,19 @@ def _parse(document: Mapping[str, Any], owner: str) -> Calibration:
     )  # fmt: skip
 
 
+def _folder() -> Path:
+    return Path(str(resources.files("jaxscale.calibrate") / "stacks"))
+
+
+@lru_cache(maxsize=64)
+def shipped(stack: str, chip: str) -> Calibration | None:
+    """The package's calibration of a stack on a generation of chips, if there is one."""
+    path = _folder() / f"{stack}-{chip}.yaml"
+    return load_calibration(path) if path.is_file() else None
+
+
 @lru_cache(maxsize=1)
-def shipped() -> dict[tuple[str, str], Calibration]:
-    """Every calibration of the package, by (stack, chip generation)."""
-    folder = resources.files("jaxscale.calibrate") / "stacks"
-    found = [load_calibration(Path(str(entry))) for entry in folder.iterdir() if entry.name.endswith(".yaml")]
-    return {(c.stack, c.chip): c for c in found}
-
-
-def shipped_named(name: str) -> list[Calibration]:
-    """Shipped calibrations of one stack; raise CatalogError where there is none."""
-    found = [c for (stack, _), c in shipped().items() if stack == name]
-    if not found:
-        stacks = sorted({stack for stack, _ in shipped()})
-        raise CatalogError(f"stack {name!r} has no calibration; there are {', '.join(stacks)}.{nearest(name, stacks)}")
-    return found
+def shipped_names() -> tuple[tuple[str, str], ...]:
+    """(stack, chip generation) of every calibration of the package."""
+    stems = sorted(path.stem for path in _folder().glob("*.yaml"))
+    return tuple((stem.rpartition("-")[0], stem.rpartition("-")[2]) for stem in stems)

@@ -9,11 +9,14 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from jaxscale.calibrate.calibration import PRIOR_SIGMA, Calibration, Fitted, prior, shipped
+from jaxscale.calibrate.calibration import PRIOR_SIGMA, Calibration, Fitted, prior, shipped, shipped_names
 from jaxscale.calibrate.constants import CONSTANTS
+from jaxscale.calibrate.run import Software, chip_generation
+from jaxscale.types import STACKS, Cluster, Stack, Workload
 
 REFERENCE = "a100"
 OTHER_CHIP_SIGMA = 0.11  # added in squares where constants come from another generation of chips
+OTHER_PROGRAM_SIGMA = 0.06  # the same where they come from another program on the same compiler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +65,29 @@ GENERATIONS: dict[str, Generation] = {
 
 def calibration_for(stack: str, chip: str) -> Calibration:
     """Constants of a stack on a generation of chips: fitted there, else carried over from the nearest, else priors."""
-    exact = shipped().get((stack, chip))
+    exact = shipped(stack, chip)
     if exact:
         return exact
-    same_stack = [c for (name, _), c in shipped().items() if name == stack]
-    if same_stack:
-        return carry_over(min(same_stack, key=lambda c: _distance(c.chip, chip)), chip)
+    measured_on = [generation for name, generation in shipped_names() if name == stack]
+    if measured_on:
+        nearest_chip = min(measured_on, key=lambda generation: _distance(generation, chip))
+        return carry_over(shipped(stack, nearest_chip) or prior_on(stack, chip), chip)
     return prior_on(stack, chip)
+
+
+def own_stack(cluster: Cluster, workload: Workload) -> Stack:
+    """The stack of jaxscale's own training step: XLA's, as fitted to other JAX programs on this or the nearest chip."""
+    kind = cluster.chip.kind
+    if kind == "cpu":
+        return STACKS["xla_cpu"]
+    name = f"xla_{kind}"
+    calibration = calibration_for(name, chip_generation(cluster.chip.name))
+    software = Software(
+        stack=name, matmul=workload.precision.matmul, attention_kernel=STACKS[name].attention_kernel,
+        fused_elementwise=True,
+    )  # fmt: skip
+    stack = calibration.stack_for(software)
+    return dataclasses.replace(stack, sigma_log=math.hypot(stack.sigma_log, OTHER_PROGRAM_SIGMA))
 
 
 def prior_on(stack: str, chip: str) -> Calibration:

@@ -15,6 +15,9 @@ from jaxscale.calibrate.run import Run
 MOST_FOLDS = 6
 FEWEST_FAMILIES = 3  # below that, folds are sweeps (one model on one cluster)
 SMALLEST_SIGMA = 0.02
+FEWEST_RUNS = 12  # below that, folds are single runs
+ENOUGH_BETTER = 0.95  # a refit of shipped constants must do that much better on runs it left out, or they stay
+KEPT = "nothing; the constants stay as they were"
 DRIFT = 0.5  # how far a user's cluster may lie from the shipped stack, in prior spreads
 
 
@@ -39,7 +42,11 @@ def timed(runs: Sequence[Run]) -> list[Run]:
 def fit_stack(
     runs: Sequence[Run], start: Calibration, *, spreads: Callable[[Constant], float] | None = None, folds: bool = True
 ) -> Calibration:
-    """Fit time and memory of one stack on one chip; with `folds` also judge it on what each fold leaves out."""
+    """Fit time and memory of one stack on one chip; with `folds` also judge it on what each fold leaves out.
+
+    `spreads` are those of a refit of known constants to a user's runs: it is kept only where it predicts runs that it
+    left out better than the known constants do, so that a handful of unlucky runs cannot make predictions worse.
+    """
     rows = timed(runs)
     fitted = dict(start.fitted)
     held = None
@@ -47,9 +54,12 @@ def fit_stack(
     if rows:
         goal = times_objective(rows, start, spreads)
         weights = np.array([run.weight for run in rows])
-        posterior = maximise(goal, weights)
-        fitted |= posterior.fitted()
         held = leave_out(rows, goal, weights) if folds else None
+        before = goal.log_errors(goal.centres)
+        if held is None or spreads is None or np.mean(np.abs(held.errors)) < ENOUGH_BETTER * np.mean(np.abs(before)):
+            fitted |= maximise(goal, weights).fitted()
+        else:
+            held = HeldOut(errors=before, folds=KEPT)
         sigma = _blend(held, start.sigma_log, len(rows)) if held else start.sigma_log
     fitted |= fit_memory(runs, start)
     provenance = {"rows": _counts(rows)}
@@ -84,7 +94,7 @@ def fold_labels(runs: Sequence[Run]) -> tuple[np.ndarray, str]:
     what, names = (
         ("family", families) if len(set(families)) >= FEWEST_FAMILIES else ("sweep", [run.comparable for run in runs])
     )
-    if len(set(names)) < FEWEST_FAMILIES:
+    if len(set(names)) < FEWEST_FAMILIES or len(runs) < FEWEST_RUNS:
         what, names = "run", [run.id for run in runs]
     numbers = {name: i % MOST_FOLDS for i, name in enumerate(sorted(set(names)))}
     return np.array([numbers[name] for name in names]), what

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Write the constants as YAML."
 )
 @click.option("--from-priors", is_flag=True, help="Start from priors instead of the stack that ships with jaxscale.")
-@click.option("--no-cross-validation", is_flag=True, help="Skip the error on runs left out of the fit; faster.")
 @json_option
 def command(
-    runs_csv: Path, chip: str | None, stack: str | None, out: Path, from_priors: bool, no_cross_validation: bool, as_json: bool
+    runs_csv: Path, chip: str | None, stack: str | None, out: Path, from_priors: bool, as_json: bool
 ) -> None:  # fmt: skip
     """Fit a stack's constants to your own measured runs.
 
@@ -48,7 +47,7 @@ def command(
     key = (chosen[0].software.stack, chosen[0].chip)
     start = prior_on(*key) if from_priors else calibration_for(*key)
     spreads = None if from_priors else user_spreads(start)
-    calibration = fit_stack(chosen, start, spreads=spreads, folds=not no_cross_validation)
+    calibration = fit_stack(chosen, start, spreads=spreads)
     write_atomically(out, to_text(calibration))
     if as_json:
         print_json({"file": str(out), "refused": len(refusals)} | calibration.to_json())
@@ -89,7 +88,7 @@ def _text(calibration: "Calibration", start: "Calibration") -> str:
     held = calibration.provenance.get("held_out")
     if held:
         lines.append(
-            f"error of step time on runs left out ({held['left_out']} by {held['left_out']}): median {100 * held['median']:.1f}%, "
+            f"error of step time, left out of the fit by {held['left_out']}: median {100 * held['median']:.1f}%, "
             f"90th percentile {100 * held['p90']:.1f}%"
         )
     lines.append(

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from jaxscale.calibrate import own_stack
 from jaxscale.cli.common import Request, json_option, print_json, request_options
 from jaxscale.cli.progress import Bars
 from jaxscale.cost import estimate
@@ -33,13 +34,14 @@ def command(request: Request, against: str | None, quiet: bool, as_json: bool) -
     """
     layout = request.only_layout
     given = (request.shape, request.workload, request.cluster)
+    stack = own_stack(request.cluster, request.workload)
     broken = broken_rules(request.shape, request.workload, layout, request.cluster.num_devices)
     if broken:
-        sections = {"Why it cannot run": explain.illegal_sentences(broken, nearest_legal(*given, layout))}
+        sections = {"Why it cannot run": explain.illegal_sentences(broken, nearest_legal(*given, layout, stack))}
         _print(request, sections, {"legal": False, "reasons": broken}, as_json=as_json)
         return
-    e = estimate(*given, layout)
-    changes = single_changes(*given, layout)
+    e = estimate(*given, layout, stack)
+    changes = single_changes(*given, layout, stack)
     other = _other(request, against, quiet=quiet)
     better = explain.improvements(e, changes)
     sections = {
@@ -68,12 +70,14 @@ def command(request: Request, against: str | None, quiet: bool, as_json: bool) -
 
 def _other(request: Request, against: str | None, *, quiet: bool) -> Estimate | None:
     """The layout to compare with: the one that was named, or the best of a search."""
+    stack = own_stack(request.cluster, request.workload)
     if against is not None:
-        return estimate(request.shape, request.workload, request.cluster, parse_layout(against))
+        return estimate(request.shape, request.workload, request.cluster, parse_layout(against), stack)
     with Bars(quiet=quiet) as bars:
         result = search(
-            request.shape, request.workload, request.cluster, limits=parse_limits(*request.search.limits), top=1,
-            headroom=request.search.headroom or DEFAULT_HEADROOM, progress=bars.searching(request.cluster.name),
+            request.shape, request.workload, request.cluster, stack=stack,
+            limits=parse_limits(*request.search.limits), top=1, headroom=request.search.headroom or DEFAULT_HEADROOM,
+            progress=bars.searching(request.cluster.name),
         )  # fmt: skip
     return result.ranked[0] if result.ranked else None
 

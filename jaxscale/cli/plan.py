@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from jaxscale.calibrate import own_stack
 from jaxscale.catalog import load_cluster
 from jaxscale.cli.common import check_writable, json_option, print_json
 from jaxscale.errors import SpecError
@@ -92,5 +93,5 @@ def _ask(budget: str | None, cluster: str | None, asked: dict):
 def best_estimate(shape: ModelShape, workload: Workload, cluster: Cluster) -> Estimate | None:
     """The best layout that the search finds, or None."""
     limits = _LIMITS if workload.seq_len > _LONG_CONTEXT else (*_LIMITS, "context<=1")
-    result = search(shape, workload, cluster, top=1, limits=parse_limits(*limits))
+    result = search(shape, workload, cluster, stack=own_stack(cluster, workload), top=1, limits=parse_limits(*limits))
     return result.ranked[0] if result.ranked else None

@@ -2,6 +2,7 @@
 
 import click
 
+from jaxscale.calibrate import own_stack
 from jaxscale.cli.common import Request, json_option, print_json, request_options
 from jaxscale.cost import estimate
 
@@ -20,7 +21,10 @@ def command(request: Request, as_json: bool) -> None:
     flags.
     """
     layout = request.only_layout
-    estimates = [estimate(request.shape, request.workload, cluster, layout) for cluster in request.clusters]
+    estimates = [
+        estimate(request.shape, request.workload, cluster, layout, own_stack(cluster, request.workload))
+        for cluster in request.clusters
+    ]
     if as_json:
         records = [
             {"model": request.shape.name, "cluster": cluster.name} | e.to_json()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from jaxscale.calibrate import own_stack
 from jaxscale.catalog import load_cluster
 from jaxscale.cli.checks import CHECKS, checked
 from jaxscale.cli.common import (
@@ -72,7 +73,8 @@ def command(
     with Bars(quiet=quiet) as bars:
         results = [
             search(
-                request.shape, request.workload, cluster, limits=allowed, objective=objective or settings.objective,
+                request.shape, request.workload, cluster, stack=own_stack(cluster, request.workload), limits=allowed,
+                objective=objective or settings.objective,
                 top=top or settings.top, headroom=_headroom(headroom, settings.headroom),
                 progress=bars.searching(cluster.name),
             )
