@@ -16,6 +16,11 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 SEQ_LEN = 24
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
+PARTIAL_LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 16,
+    "partial_rotary_factor": 0.75, "short_factor": [1.0, 1.1, 1.2], "long_factor": [1.0, 2.0, 3.0],
+}  # fmt: skip
 
 
 def reference_model(config_class: str, config: dict[str, Any], seed: int):
@@ -94,3 +99,30 @@ def test_random_configurations_match_too(name, seed, tmp_path):
     shape = load_model(str(tmp_path))
     tokens = rng.integers(0, shape.vocab_size, (3, rng.integers(5, 40)))
     assert_same_logits(model, shape, tmp_path, tokens)
+
+
+# What the drawn fields do not reach: (case it starts from, configuration class or none to keep it, changes).
+VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "gemma": ("llama3", "GemmaConfig", {"head_dim": 16, "rope_parameters": PLAIN_ROPE}),
+    "olmo": ("llama3", "OlmoConfig", {"clip_qkv": 0.4, "rope_parameters": PLAIN_ROPE}),
+    "phi4_mini": ("phi3", "", {"rope_parameters": PARTIAL_LONGROPE}),
+    "sequential_neox": ("gpt_neox", "", {"use_parallel_residual": False}),
+    "mixtral_window": ("mixtral", "", {"sliding_window": 6}),
+    "half_rotation_deepseek": ("deepseek_v3", "", {"rope_interleave": False}),
+    "direct_queries_deepseek": ("deepseek_v3", "", {"q_lora_rank": None}),
+    "unscaled_deepseek": ("deepseek_v3", "", {"rope_parameters": PLAIN_ROPE}),
+    "greedy_deepseek": ("deepseek_v2", "", {"topk_method": "greedy", "q_lora_rank": 16}),
+    "qwen2_window": ("qwen2", "", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}),
+    "mpt_six_heads": ("mpt", "", {"d_model": 48, "n_heads": 6}),
+    "qwen3_moe_dense_first": ("qwen3_moe", "", {"mlp_only_layers": [0]}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_match_too(variant, tmp_path):
+    name, config_class, changes = VARIANTS[variant]
+    model = reference_model(config_class or CASES[name].config_class, CASES[name].config | changes, seed=3)
+    model.save_pretrained(tmp_path)
+    tokens = np.random.default_rng(0).integers(0, VOCAB, (2, SEQ_LEN))
+    assert_same_logits(model, load_model(str(tmp_path)), tmp_path, tokens)

@@ -254,6 +254,7 @@ FAMILIES: dict[str, Family] = {
     "mistral": LLAMA,
     "qwen2": LLAMA,
     "gemma": LLAMA,
+    "olmo": LLAMA,
     "qwen3": QWEN3,
     "mixtral": MIXTRAL,
     "qwen2_moe": QWEN2_MOE,

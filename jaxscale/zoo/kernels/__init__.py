@@ -10,7 +10,14 @@ from jaxscale.zoo.kernels.plain import (
     merge_blocks,
     row_delta,
 )
-from jaxscale.zoo.kernels.registry import Execution, attention_kernel, execution_for, grouped_matmul, matmul
+from jaxscale.zoo.kernels.registry import (
+    Execution,
+    attention_kernel,
+    execution_for,
+    for_any_positions,
+    grouped_matmul,
+    matmul,
+)
 
 __all__ = [
     "AttentionInputs",
@@ -22,6 +29,7 @@ __all__ = [
     "block_backward",
     "block_forward",
     "execution_for",
+    "for_any_positions",
     "grouped_matmul",
     "matmul",
     "merge_blocks",

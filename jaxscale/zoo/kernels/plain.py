@@ -93,8 +93,8 @@ def _heads_first(x: Array, kv_heads: int) -> Array:
     return x.reshape(b, t, kv_heads, heads // kv_heads).transpose(0, 2, 3, 1)
 
 
-def block_forward(q: Array, k: Array, v: Array, inputs: AttentionInputs, spec: AttentionSpec) -> tuple[Array, Array]:
-    """Attention of queries over one block of keys: (output [b, t, N, Hv], log-sum-exp [b, t, N] float32)."""
+def _chunk_forward(q: Array, k: Array, v: Array, inputs: AttentionInputs, spec: AttentionSpec) -> tuple[Array, Array]:
+    """`block_forward` with the scores of all queries alive at once."""
     scores = _scores(q, k, inputs, spec)
     lse = jax.nn.logsumexp(scores, axis=-1)
     probs = jnp.exp(scores - lse[..., None]).astype(v.dtype)
@@ -102,7 +102,7 @@ def block_forward(q: Array, k: Array, v: Array, inputs: AttentionInputs, spec: A
     return out.reshape(*q.shape[:3], v.shape[-1]).astype(q.dtype), _heads_last(lse)
 
 
-def block_backward(
+def _chunk_backward(
     q: Array,
     k: Array,
     v: Array,
@@ -112,11 +112,7 @@ def block_backward(
     delta: Array,
     d_out: Array,
 ) -> tuple[Array, Array, Array]:
-    """Gradients of q, k, v for one block of keys, float32.
-
-    `lse` [b, t, N] is of the whole row (all blocks); `delta` [b, t, N] is the row sum of out * d_out, less the
-    cotangent of the log-sum-exp where that is an output too.
-    """
+    """`block_backward` with the scores of all queries alive at once."""
     kv_heads = k.shape[2]
     scores, scores_vjp = jax.vjp(lambda q_, k_: _scores(q_, k_, inputs, spec), q, k)
     probs = jnp.exp(scores - _heads_first(lse, kv_heads)[..., None])
@@ -168,20 +164,55 @@ def _join_chunks(x: Array) -> Array:
     return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
 
 
+def block_forward(q: Array, k: Array, v: Array, inputs: AttentionInputs, spec: AttentionSpec) -> tuple[Array, Array]:
+    """Attention of queries over one block of keys: (output [b, t, N, Hv], log-sum-exp [b, t, N] float32)."""
+    t, chunk = q.shape[1], _query_chunk(q.shape[1])
+    if chunk == t:
+        return _chunk_forward(q, k, v, inputs, spec)
+
+    def one(start: Array) -> tuple[Array, Array]:
+        rows = jax.lax.dynamic_slice_in_dim(q, start, chunk, axis=1)
+        return _chunk_forward(rows, k, v, _chunk_inputs(inputs, start, chunk), spec)
+
+    out, lse = jax.lax.map(one, jnp.arange(0, t, chunk))
+    return _join_chunks(out), _join_chunks(lse)
+
+
+def block_backward(
+    q: Array,
+    k: Array,
+    v: Array,
+    inputs: AttentionInputs,
+    spec: AttentionSpec,
+    lse: Array,
+    delta: Array,
+    d_out: Array,
+) -> tuple[Array, Array, Array]:
+    """Gradients of q, k, v for one block of keys, float32.
+
+    `lse` [b, t, N] is of the whole row (all blocks); `delta` [b, t, N] is the row sum of out * d_out, less the
+    cotangent of the log-sum-exp where that is an output too.
+    """
+    t, chunk = q.shape[1], _query_chunk(q.shape[1])
+    if chunk == t:
+        return _chunk_backward(q, k, v, inputs, spec, lse, delta, d_out)
+
+    def one(sums: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], Array]:
+        rows = [jax.lax.dynamic_slice_in_dim(x, start, chunk, axis=1) for x in (q, lse, delta, d_out)]
+        cut = _chunk_inputs(inputs, start, chunk)
+        d_q, d_k, d_v = _chunk_backward(rows[0], k, v, cut, spec, *rows[1:])
+        return (sums[0] + d_k, sums[1] + d_v), d_q
+
+    zeros = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    (d_k, d_v), d_q = jax.lax.scan(one, zeros, jnp.arange(0, t, chunk))
+    return _join_chunks(d_q), d_k, d_v
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _attention_with_lse(
     q: Array, k: Array, v: Array, inputs: AttentionInputs, spec: AttentionSpec
 ) -> tuple[Array, Array]:
-    t, chunk = q.shape[1], _query_chunk(q.shape[1])
-    if chunk == t:
-        return block_forward(q, k, v, inputs, spec)
-
-    def one(start: Array) -> tuple[Array, Array]:
-        rows = jax.lax.dynamic_slice_in_dim(q, start, chunk, axis=1)
-        return block_forward(rows, k, v, _chunk_inputs(inputs, start, chunk), spec)
-
-    out, lse = jax.lax.map(one, jnp.arange(0, t, chunk))
-    return _join_chunks(out), _join_chunks(lse)
+    return block_forward(q, k, v, inputs, spec)
 
 
 def _forward(q: Array, k: Array, v: Array, inputs: AttentionInputs, spec: AttentionSpec) -> tuple[Any, Any]:
@@ -193,21 +224,7 @@ def _forward(q: Array, k: Array, v: Array, inputs: AttentionInputs, spec: Attent
 def _backward(spec: AttentionSpec, residuals: Any, cotangents: tuple[Array, Array]) -> tuple[Any, ...]:
     q, k, v, inputs, out, lse = residuals
     d_out, d_lse = cotangents
-    delta = row_delta(out, d_out) - d_lse
-    t, chunk = q.shape[1], _query_chunk(q.shape[1])
-    if chunk == t:
-        d_q, d_k, d_v = block_backward(q, k, v, inputs, spec, lse, delta, d_out)
-    else:
-
-        def one(sums: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], Array]:
-            rows = [jax.lax.dynamic_slice_in_dim(x, start, chunk, axis=1) for x in (q, lse, delta, d_out)]
-            cut = _chunk_inputs(inputs, start, chunk)
-            d_q, d_k, d_v = block_backward(rows[0], k, v, cut, spec, *rows[1:])
-            return (sums[0] + d_k, sums[1] + d_v), d_q.astype(q.dtype)
-
-        zeros = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
-        (d_k, d_v), d_q = jax.lax.scan(one, zeros, jnp.arange(0, t, chunk))
-        d_q = _join_chunks(d_q)
+    d_q, d_k, d_v = block_backward(q, k, v, inputs, spec, lse, row_delta(out, d_out) - d_lse, d_out)
     return d_q.astype(q.dtype), d_k.astype(k.dtype), d_v.astype(v.dtype), None
 
 

@@ -110,6 +110,11 @@ def attention_kernel(name: str) -> AttentionKernel:
     return _entry("attention", name, ATTENTION_KERNELS)
 
 
+def for_any_positions(kernel: AttentionKernel) -> AttentionKernel:
+    """`kernel`, or plain attention in the place of one that masks by the index of a token only."""
+    return plain_attention if kernel is splash_attention else kernel
+
+
 def grouped_matmul(name: str) -> GroupedMatmul:
     """Look a grouped matmul up by name."""
     return _entry("grouped_matmul", name, GROUPED_MATMULS)
