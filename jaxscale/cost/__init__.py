@@ -2,6 +2,16 @@
 
 from jaxscale.cost.inventory import count_parameters, inventory
 from jaxscale.cost.problem import Problem, problem
-from jaxscale.cost.step import EstimateBatch, estimate, estimate_batch
+from jaxscale.cost.records import estimate, estimate_rows
+from jaxscale.cost.step import EstimateBatch, estimate_batch
 
-__all__ = ["EstimateBatch", "Problem", "count_parameters", "estimate", "estimate_batch", "inventory", "problem"]
+__all__ = [
+    "EstimateBatch",
+    "Problem",
+    "count_parameters",
+    "estimate",
+    "estimate_batch",
+    "estimate_rows",
+    "inventory",
+    "problem",
+]

@@ -12,6 +12,7 @@ they are not, see `stages.py`. ZeRO state formulas: Rajbhandari et al. 2020, sec
 
 from dataclasses import dataclass
 
+from jaxscale.cost.compute import local_tokens
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.parts import Parts, at_rows, layer_slots, shared
 from jaxscale.cost.problem import Problem
@@ -112,10 +113,10 @@ def gathered_bytes(p: Problem, layer: tuple[Weights, ...], layouts: LayoutBatch)
 
 
 def head_weights_bytes(p: Problem, head: Weights, layouts: LayoutBatch) -> Number:
-    """The head's gathered matrix and its whole gradient, where ZeRO splits them."""
+    """The head's gathered matrix, where ZeRO splits it; its gradient comes when one copy of the logits is gone."""
     width = p.inventory.numbers.structure.tied * 1.0
     elements = head.elements + width * padded_vocabulary(p, layouts) / layouts.tensor * p.inventory.numbers.d_model
-    return elements * (p.compute_bytes * (layouts.params_shard > 0) + p.reduce_bytes * (layouts.grads_shard > 0))
+    return elements * p.compute_bytes * (layouts.params_shard > 0)
 
 
 def peak_parts(
@@ -132,10 +133,10 @@ def peak_parts(
         layer_working = xp.maximum(layer_working, layer.working_bytes)
     state, gathered, head_gathered = held_weights.state, held_weights.gathered, held_weights.head_gathered
     at_head = pieces.head.working_bytes + head_gathered > layer_working + gathered
-    activations = saved * (1.0 + p.stack.fragmentation_frac)
+    activations = saved * (1.0 + p.stack.fragmentation_frac) + _waiting_bytes(p, layouts)
     return {
         "parameters": state.parameters,
-        "gradients": state.gradients,
+        "gradients": state.gradients * _gradient_sets(p, layouts, pieces.num_microbatches),
         "optimizer": xp.where(offload, 0.0, state.optimizer),
         "activations": activations,
         "working": xp.where(at_head, 0.0, layer_working),
@@ -143,6 +144,22 @@ def peak_parts(
         "gathered weights": xp.where(at_head, head_gathered, gathered),
         "reserved": p.stack.reserved_bytes + 0.0 * activations,
     }, offloaded + xp.where(offload, state.optimizer, 0.0)
+
+
+def _gradient_sets(p: Problem, layouts: LayoutBatch, num_microbatches: Number) -> Number:
+    """Sets of gradients alive: XLA keeps the sum so far beside the microbatch's own, torch adds in place."""
+    if not p.stack.spmd:
+        return 1.0
+    return 1.0 + (num_microbatches > 1) * 1.0
+
+
+def _waiting_bytes(p: Problem, layouts: LayoutBatch) -> Number:
+    """Streams that entered a stage of 1f1b and wait for their backward pass, in one XLA program."""
+    if not p.stack.spmd:
+        return 0.0
+    stream = local_tokens(p, layouts).residual * p.inventory.numbers.d_model * p.compute_bytes
+    waits = (layouts.pipeline > 1) & (layouts.schedule == SCHEDULES.index("1f1b"))
+    return waits * stream * (2.0 * layouts.pipeline - 1.0)
 
 
 def _microbatches_held(p: Problem, layouts: LayoutBatch, num_microbatches: Number) -> Number:
