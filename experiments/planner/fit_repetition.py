@@ -4,7 +4,8 @@
 
 The decay constants of parameters and tokens are fitted on a base law: the published one, or one refitted here to runs
 of at least 3e9 unique tokens. Runs: at most 44 epochs, 1e8 parameters and 4e8 unique tokens or more, and no longer
-than their size and data still gained from. A factor on the loss takes up that the published law lies under these losses.
+than their size and data still gained from. A factor on the loss takes up that the published law lies under these
+losses.
 """
 
 import argparse
@@ -53,9 +54,8 @@ def main() -> None:
         for name in ("R_D", "R_N"):
             low, high = decay.interval(name)
             cells.append(f"{decay.constants[name]:.3g} | {low:.3g} to {high:.3g}")
-        print(
-            f"| {label} | {useful.sum()} | {' | '.join(cells)} | {decay.constants['s']:.3f} | {decay.rms_log_error:.4f} |"
-        )
+        rest = f"{decay.constants['s']:.3f} | {decay.rms_log_error:.4f}"
+        print(f"| {label} | {useful.sum()} | {' | '.join(cells)} | {rest} |")
     print(f"| as published | 182 | {data.R_STAR_TOKENS:.3g} | | {data.R_STAR_PARAMS:.3g} | | | |")
 
 
