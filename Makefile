@@ -30,7 +30,6 @@ bench: $(STAMP) ## How fast jaxscale itself is
 clean: ## Remove the virtual environment and what runs left behind
 	rm -rf .venv report.html .pytest_cache .ruff_cache build dist
 
-# torch's wheel on PyPI is a CUDA build of gigabytes except where a CPU build is at hand: only the oracle tests need it.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]'
