@@ -23,6 +23,7 @@ from jaxscale.runtime.placement.rules import CONTEXT_AXES, EXPERT_AXES, TENSOR_A
 from jaxscale.types import Layout
 from jaxscale.types.layout import ContextMethod
 from jaxscale.zoo import AttentionInputs, AttentionKernel, AttentionSpec, apply_sinks
+from jaxscale.zoo.kernels import for_any_positions
 
 Array = jax.Array
 
@@ -99,7 +100,7 @@ class MeshComms:
         spec = dataclasses.replace(spec, contiguous=False)
         if self.context_method == "all_gather":
             k, v = (gather_dim(x, self.context_axes, _SEQUENCE_DIM) for x in (k, v))
-            return kernel(q, k, v, self._gather_kv_inputs(inputs), spec)
+            return for_any_positions(kernel)(q, k, v, self._gather_kv_inputs(inputs), spec)
         sinks, inputs = inputs.sinks, dataclasses.replace(inputs, sinks=None)
         out, lse = ring_attention(q, k, v, inputs, spec, self.context_axes[0])
         return out if sinks is None else apply_sinks(out, lse, sinks)
