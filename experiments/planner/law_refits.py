@@ -37,12 +37,12 @@ def epoch_objectives(text: str, folder: Path) -> list[float]:
 
 # Words of the description -> the suite's settings.
 _PORIAN = {
+    "attention": {"hparams": "tuned", "warmup": "short", "decay": "const", "param_count": "attention"},
     "kaplan reproduction": {"hparams": "base", "warmup": "long", "decay": "kaplan", "param_count": "kaplan"},
     "last layer": {"hparams": "base", "warmup": "long", "decay": "kaplan", "param_count": "standard"},
     "short warmup": {"hparams": "base", "warmup": "short", "decay": "kaplan", "param_count": "standard"},
     "cosine": {"hparams": "base", "warmup": "short", "decay": "chinchilla", "param_count": "standard"},
     "tuned": {"hparams": "tuned", "warmup": "short", "decay": "const", "param_count": "standard"},
-    "attention": {"hparams": "tuned", "warmup": "short", "decay": "const", "param_count": "attention"},
 }
 
 

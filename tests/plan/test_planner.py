@@ -52,6 +52,24 @@ def test_a_time_budget_is_spent_to_the_day():
     assert plan.run.megawatt_hours == pytest.approx(256 * 700e-6 * 21 * 24 * 1.2, rel=1e-3)
 
 
+def test_assumptions_are_moved_one_by_one():
+    fixed_time = make_plan(Ask(cluster=H100, time_s=21 * DAY_S), at_mfu(0.5))
+    for effect in fixed_time.run.assumptions:
+        assert effect.days is None
+        assert effect.loss >= fixed_time.decision.losses["besiroglu"]
+    fixed_compute = make_plan(Ask(cluster=H100, flops=1e23), at_mfu(0.5))
+    slower, failing, storing = fixed_compute.run.assumptions
+    assert slower.days == pytest.approx(fixed_compute.run.days / 0.9)
+    assert slower.days > failing.days > fixed_compute.run.days
+    assert storing.days > fixed_compute.run.days
+
+
+def test_the_shortest_training_needs_more_chips_and_less_time():
+    run = make_plan(Ask(cluster=H100, time_s=21 * DAY_S), at_mfu(0.5)).run
+    assert run.shortest.num_chips > run.num_chips
+    assert run.shortest.training_days < run.days
+
+
 def test_half_the_utilisation_is_half_the_compute():
     fast, slow = (make_plan(Ask(cluster=H100, time_s=21 * DAY_S), at_mfu(mfu)) for mfu in (0.6, 0.3))
     assert slow.decision.flops == pytest.approx(fast.decision.flops / 2, rel=0.03)

@@ -94,6 +94,11 @@ def decide(
     )
 
 
+def truth_of(ask: Ask) -> Law:
+    """The loss law that sensitivities and fronts are drawn under."""
+    return LAWS["muennighoff" if ask.unique_tokens else REFERENCE]
+
+
 def with_tokens(decision: Decision, params: float, tokens: float, unique_tokens: float = 0.0) -> Decision:
     """The decision after rounding to a real shape and to whole steps."""
     epochs = tokens / unique_tokens if unique_tokens else 1.0

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxscale.plan.budget.planner import Plan, Run
+from jaxscale.plan.budget.planner import Plan
+from jaxscale.plan.budget.run import Run
 from jaxscale.plan.laws import LAWS, laws_for
 from jaxscale.plan.panel import best_loss, loss_of
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 from jaxscale.cost.inventory import count_parameters
 from jaxscale.errors import InfeasibleError
-from jaxscale.plan.budget.ask import DAY_S, Ask
-from jaxscale.plan.budget.decide import REFERENCE, Decision, compute_of, decide, with_tokens
+from jaxscale.plan.budget.ask import Ask
+from jaxscale.plan.budget.decide import Decision, compute_of, decide, truth_of, with_tokens
 from jaxscale.plan.budget.front import Alternative, Rates, alternatives
 from jaxscale.plan.budget.recipe import Recipe, recipe
-from jaxscale.plan.economics.goodput import Goodput, Reliability, goodput
-from jaxscale.plan.economics.serving import ServingPrice, cheapest_serving
-from jaxscale.plan.laws import LAWS, data, moe
+from jaxscale.plan.budget.run import PROMPT_SHARE, Run, failures, run_of, serving_of
+from jaxscale.plan.economics.goodput import Reliability
+from jaxscale.plan.laws import data, moe
 from jaxscale.plan.panel import sensitivity
 from jaxscale.plan.shapes import dense_shape, moe_shape, point_of
 from jaxscale.types import Cluster, Estimate, ModelShape, Workload
@@ -25,24 +25,7 @@ Evaluate = Callable[[ModelShape, Workload, Cluster], Estimate | None]
 _FIRST_GUESS_MFU = 0.4  # only starts the iteration; the answer's utilisation comes from the cost model
 _CLOSE_ENOUGH = 0.03
 _MOST_EVALUATIONS = 2  # the second starts from the speed that the first found, and moves it by a few percent
-PUE = 1.2  # facility energy over chip energy: an assumption; published averages run from 1.1 to 1.5
-PROMPT_SHARE = 70.0 / 285.0  # of served tokens: 70 in and 215 out a request (Sardana et al. 2024, section 4)
 _VOCABULARY_STEP = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """The planned run on its cluster. Money and energy are None where price or power is not known."""
-
-    cluster: str
-    num_chips: int
-    estimate: Estimate
-    goodput: Goodput
-    days: float
-    dollars: float | None
-    megawatt_hours: float | None
-    serving: ServingPrice | None
-    serving_dollars: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +105,7 @@ def _iterated(
         decision = decide(ask, rate * time_s * share, serving_weight=weight, experts=experts)
         draft = _drafted(ask, decision, evaluate)
         reached = draft.rate(cluster)
-        share = _goodput(draft.shape, cluster, reliability).share
+        share = failures(draft.shape, cluster, reliability).share
         weight = _serving_weight(ask, cluster, draft) if ask.inference_tokens else 1.0
         if abs(reached / rate - 1.0) < _CLOSE_ENOUGH:
             break
@@ -144,7 +127,7 @@ def _drafted(ask: Ask, decision: Decision, evaluate: Evaluate | None) -> _Draft:
 
 def _serving_weight(ask: Ask, cluster: Cluster, draft: _Draft) -> float:
     """Dollars of a FLOP of serving, by roofline, over those of a FLOP of training, by the cost model."""
-    serving = _serving(ask, draft.shape, cluster)
+    serving = serving_of(draft.shape, cluster, ask.seq_len)
     if serving is None or draft.estimate is None or not cluster.dollars_per_chip_hour:
         return 1.0
     active = count_parameters(draft.shape).active
@@ -199,20 +182,16 @@ def _evaluated(evaluate: Evaluate, ask: Ask, shape: ModelShape, chosen: Recipe) 
     return estimate
 
 
-def _goodput(shape: ModelShape, cluster: Cluster, reliability: Reliability | None) -> Goodput:
-    hosts = max(1, cluster.num_chips // cluster.chips_per_host)
-    state_bytes = 12.0 * count_parameters(shape).total  # float32 master and two Adam moments
-    return goodput(cluster.num_chips, hosts, state_bytes, reliability)
-
-
 def _assembled(ask: Ask, draft: _Draft, reliability: Reliability | None) -> Plan:
     shape, chosen = draft.shape, draft.recipe
     count = count_parameters(shape)
     unique = ask.unique_tokens or 0.0
     decision = with_tokens(draft.decision, count.active, chosen.tokens, unique)
-    run = _run(ask, ask.cluster, draft, reliability) if ask.cluster and draft.estimate else None
+    run = None
+    if ask.cluster and draft.estimate:
+        run = run_of(ask, ask.cluster, shape, chosen, draft.estimate, reliability)
     rates = _rates(ask, decision, run)
-    truth = LAWS["muennighoff" if unique else REFERENCE]
+    truth = truth_of(ask)
     point = point_of(shape, chosen.tokens, ask.seq_len, unique_tokens=unique)
     around = alternatives(
         truth, count.active, chosen.tokens, rates, unique_tokens=unique, max_params=ask.max_params or float("inf")
@@ -229,36 +208,6 @@ def _assembled(ask: Ask, draft: _Draft, reliability: Reliability | None) -> Plan
         cost_unit=rates.unit,
         warnings=(*decision.warnings, *chosen.notes),
     )
-
-
-def _run(ask: Ask, cluster: Cluster, draft: _Draft, reliability: Reliability | None) -> Run:
-    estimate = draft.estimate
-    assert estimate is not None, "a run has been evaluated"
-    lost = _goodput(draft.shape, cluster, reliability)
-    wall_s = draft.recipe.steps * estimate.step_time_s / lost.share
-    chip_hours = cluster.num_chips * wall_s / 3600.0
-    price, power_w = cluster.dollars_per_chip_hour, cluster.chip.power_w
-    serving = _serving(ask, draft.shape, cluster)
-    demand = ask.inference_tokens or 0.0
-    prompt = PROMPT_SHARE * demand
-    return Run(
-        cluster=cluster.name,
-        num_chips=cluster.num_chips,
-        estimate=estimate,
-        goodput=lost,
-        days=wall_s / DAY_S,
-        dollars=chip_hours * price if price else None,
-        megawatt_hours=chip_hours * power_w * PUE / 1e6 if power_w else None,
-        serving=serving,
-        serving_dollars=serving.dollars(prompt, demand - prompt) if serving and price and demand else None,
-    )
-
-
-def _serving(ask: Ask, shape: ModelShape, cluster: Cluster) -> ServingPrice | None:
-    try:
-        return cheapest_serving(shape, cluster, context=ask.seq_len)
-    except InfeasibleError:
-        return None
 
 
 def _rates(ask: Ask, decision: Decision, run: Run | None) -> Rates:

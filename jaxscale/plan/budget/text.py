@@ -6,7 +6,8 @@ from typing import Any
 
 from jaxscale.plan.budget.ask import DAY_S
 from jaxscale.plan.budget.front import front_of
-from jaxscale.plan.budget.planner import Plan, Run
+from jaxscale.plan.budget.planner import Plan
+from jaxscale.plan.budget.run import Run
 from jaxscale.plan.law import MARK_MEANING
 from jaxscale.types import ModelShape
 from jaxscale.units import format_dollars, format_seconds
@@ -25,6 +26,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         run = {f.name: getattr(plan.run, f.name) for f in dataclasses.fields(Run)}
         run["estimate"] = plan.run.estimate.to_json()
         run["goodput"] = dataclasses.asdict(plan.run.goodput)
+        run["shortest"] = dataclasses.asdict(plan.run.shortest)
+        run["assumptions"] = [dataclasses.asdict(effect) for effect in plan.run.assumptions]
         run["serving"] = dataclasses.asdict(plan.run.serving) if plan.run.serving else None
         record["run"] = run
     return record
@@ -122,6 +125,15 @@ def _run(run: Run) -> str:
         )
     if run.serving_dollars is not None:
         lines.append(f"  serving demand {format_dollars(run.serving_dollars)}")
+    for effect in run.assumptions:
+        result = f"loss {effect.loss:.3f}" if effect.loss is not None else f"{effect.days:.1f} days"
+        lines.append(f"  if {effect.assumption}: {effect.moved}, then {result}")
+    fastest = run.shortest
+    parts = ", ".join(f"{name} {100 * part / fastest.step_s:.0f}%" for name, part in fastest.parts_s.items() if part)
+    lines.append(
+        f"  shortest possible: {format_seconds(fastest.training_s)} on {fastest.num_chips:,} such chips at the "
+        f"critical batch with layered accumulation ({parts})"
+    )
     return "\n".join(lines)
 
 
