@@ -1,6 +1,7 @@
 """Estimates as records: `estimate` for one layout, `estimate_rows` for a batch whose arrays have been priced."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,19 @@ from jaxscale.types.legality import check_layout
 NORMAL_80 = 1.2816  # half-width of a central 80% interval in standard deviations
 
 At = Callable[[int], float]  # one row of a column
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Columns:
+    """An exchange with its columns as lists: `rows` says for every layout where in them its own figures stand."""
+
+    exchange: Exchange
+    rows: list[int]
+    layers: At  # by layout
+    count: At  # this and the rest by `rows`
+    as_all_reduce: At
+    bytes_each: At
+    wire_bytes: At
 
 
 def estimate(
@@ -42,7 +56,8 @@ def estimate_rows(p: Problem, batch: EstimateBatch, layouts: LayoutBatch) -> tup
     model_flops = float(p.tokens_per_step * metrics.model_flops_per_token(p))
     num_devices = float(p.num_chips * p.devices_per_chip)
     spread = float(np.exp(NORMAL_80 * float(p.stack.sigma_log)))
-    collectives = collectives_rows(batch.parts, layouts)
+    rows = tuple(layouts.layouts())
+    collectives = collectives_rows(p, batch.parts, rows)
     provenance = {"stack": p.stack.name, "stack_source": p.stack.source}
 
     def record(row: int) -> Estimate:
@@ -50,7 +65,7 @@ def estimate_rows(p: Problem, batch: EstimateBatch, layouts: LayoutBatch) -> tup
         hardware_flops = model_flops + again(row) * num_devices
         return Estimate(
             tier="predicted",
-            layout=layouts.layout(row),
+            layout=rows[row],
             step_time_s=step_time_s,
             lower_s=lower(row),
             upper_s=upper(row),
@@ -71,7 +86,7 @@ def estimate_rows(p: Problem, batch: EstimateBatch, layouts: LayoutBatch) -> tup
             provenance=provenance,
         )
 
-    return tuple(record(row) for row in range(len(layouts)))
+    return tuple(record(row) for row in range(len(rows)))
 
 
 def _column(value: Number) -> At:
@@ -88,49 +103,66 @@ def recomputed_flops(pieces: Parts) -> Number:
     return pieces.num_microbatches * layers
 
 
-def collectives_rows(pieces: Parts, layouts: LayoutBatch) -> list[tuple[Collective, ...]]:
+def collectives_rows(p: Problem, pieces: Parts, layouts: Sequence[Layout]) -> list[tuple[Collective, ...]]:
     """Every collective of each layout's step, joined over phases."""
     columns = [
-        (
-            exchange,
-            [_column(getattr(exchange, name)) for name in ("count", "as_all_reduce", "bytes_each", "wire_bytes")],
-        )
+        _Columns(exchange=exchange, rows=exchanges.rows.tolist(), layers=_column(exchanges.layers),
+                 count=_column(exchange.count), as_all_reduce=_column(exchange.as_all_reduce),
+                 bytes_each=_column(exchange.bytes_each), wire_bytes=_column(exchange.wire_bytes))
         for exchanges in pieces.exchanges
         for exchange in exchanges.each
-    ]
-    sources = [_column(exchanges.rows) for exchanges in pieces.exchanges for _ in exchanges.each]
-    layers = [_column(exchanges.layers) for exchanges in pieces.exchanges for _ in exchanges.each]
+    ]  # fmt: skip
     microbatches = _column(pieces.num_microbatches)
-    degrees = {axis: getattr(layouts, axis).tolist() for axis in AXES}
-    rows = []
-    for row in range(len(layouts)):
-        used = frozenset(axis for axis in AXES if degrees[axis][row] > 1)
-        priced = [
-            (exchange, at, int(source(row)), each(row) * (1.0 if exchange.phase == "step" else microbatches(row)))
-            for (exchange, at), source, each in zip(columns, sources, layers, strict=True)
-            if not used.isdisjoint(exchange.axes)
-        ]
-        rows.append(_joined(priced, used))
-    return rows
+    spmd = bool(p.stack.spmd)
+    return [_joined(columns, layout, row, microbatches(row), spmd=spmd) for row, layout in enumerate(layouts)]
 
 
-def _joined(priced: list[tuple[Exchange, list[At], int, float]], used: frozenset[str]) -> tuple[Collective, ...]:
-    """One layout's exchanges (with their columns, the row of those, and how often they happen), joined over phases."""
+def _joined(
+    columns: list[_Columns], layout: Layout, row: int, microbatches: float, *, spmd: bool
+) -> tuple[Collective, ...]:
+    used = frozenset(axis for axis in AXES if getattr(layout, axis) > 1)
     totals: dict[tuple[str, tuple[str, ...], str], list[float]] = {}
-    for exchange, (count_at, all_reduce_at, bytes_at, wire_at), source, repeats in priced:
-        count = count_at(source) * repeats
+    for column in columns:
+        exchange, source = column.exchange, column.rows[row]
+        if used.isdisjoint(exchange.axes):
+            continue
+        repeats = column.layers(row) * _repeats(exchange, layout, microbatches, spmd=spmd)
+        count = column.count(source) * repeats
         if not count:
             continue
         axes = tuple(axis for axis in exchange.axes if axis in used)
-        kind = "all-reduce" if all_reduce_at(source) else exchange.kind
+        kind = "all-reduce" if column.as_all_reduce(source) else exchange.kind
         sums = totals.setdefault((kind, axes, exchange.name), [0.0, 0.0, 0.0])
         sums[0] += count
-        sums[1] += count * bytes_at(source)
-        sums[2] += wire_at(source) * repeats
+        sums[1] += count * column.bytes_each(source)
+        sums[2] += column.wire_bytes(source) * repeats
     return tuple(
         Collective(kind=kind, axes=axes, name=name, bytes_each=payload / count, count=count, wire_bytes=wire)
         for (kind, axes, name), (count, payload, wire) in totals.items()
     )
+
+
+def _repeats(exchange: Exchange, layout: Layout, microbatches: float, *, spmd: bool) -> float:
+    """How often a step runs what an exchange counts for one microbatch.
+
+    A pipeline in one XLA program repeats it every tick of its scan (a stage without work skips its turn, but the
+    program holds it); 1f1b runs a stage's forward a second time in its backward pass. The weights of embedding and head
+    are gathered before the scan.
+    """
+    stages, chunks = layout.pipeline, layout.virtual_stages
+    if exchange.phase == "step":
+        return 1.0
+    if stages == 1 or not spmd:
+        return microbatches
+    of_ends = "pipeline" in exchange.axes and exchange.axis != "pipeline"
+    if of_ends and exchange.kind == "all-gather":
+        return 1.0
+    every_tick = of_ends or exchange.axis == "pipeline" or exchange.name in ("head", "loss")
+    if layout.schedule in ("gpipe", "interleaved"):
+        ticks = microbatches * chunks + stages - 1
+        return ticks if every_tick else ticks / chunks
+    ticks = microbatches + 2 * (stages - 1)
+    return ticks if every_tick or exchange.phase != "forward" else 2.0 * ticks
 
 
 def bytes_by_axes(collectives: tuple[Collective, ...]) -> dict[str, float]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jaxscale.cost.problem import Problem, problem
-from jaxscale.cost.step import EstimateBatch, estimate_batch, estimate_row
+from jaxscale.cost.records import estimate_rows
+from jaxscale.cost.step import EstimateBatch, estimate_batch
 from jaxscale.errors import SpecError, nearest
 from jaxscale.search.limits import NO_LIMITS, Limits
 from jaxscale.search.select import (
@@ -179,5 +180,4 @@ def _closest(p: Problem, tally: _Tally) -> tuple[Estimate, ...]:
 
 def estimates(p: Problem, layouts: LayoutBatch) -> tuple[Estimate, ...]:
     """Full records of a few layouts."""
-    batch = estimate_batch(p, layouts)
-    return tuple(estimate_row(p, batch, layouts, row) for row in range(len(layouts)))
+    return estimate_rows(p, estimate_batch(p, layouts), layouts)
