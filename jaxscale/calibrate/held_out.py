@@ -13,7 +13,7 @@ from jaxscale.calibrate.memory import fit_memory
 from jaxscale.calibrate.run import Run
 
 MOST_FOLDS = 6
-FEWEST_FAMILIES = 3  # below that, folds are sweeps (one model on one cluster)
+FEWEST_SWEEPS = 3  # below that, folds are single runs
 SMALLEST_SIGMA = 0.02
 FEWEST_RUNS = 12  # below that, folds are single runs
 ENOUGH_BETTER = 0.95  # a refit of shipped constants must do that much better on runs it left out, or they stay
@@ -89,12 +89,9 @@ def leave_out(runs: Sequence[Run], goal: Objective, weights: np.ndarray) -> Held
 
 
 def fold_labels(runs: Sequence[Run]) -> tuple[np.ndarray, str]:
-    """Which fold each run is in: its family where there are several, else its sweep; at most six folds."""
-    families = [run.family for run in runs]
-    what, names = (
-        ("family", families) if len(set(families)) >= FEWEST_FAMILIES else ("sweep", [run.comparable for run in runs])
-    )
-    if len(set(names)) < FEWEST_FAMILIES or len(runs) < FEWEST_RUNS:
+    """Which fold each run is in: a sweep (one model on one cluster) is left out as a whole; at most six folds."""
+    what, names = "sweep", [run.comparable for run in runs]
+    if len(set(names)) < FEWEST_SWEEPS or len(runs) < FEWEST_RUNS:
         what, names = "run", [run.id for run in runs]
     numbers = {name: i % MOST_FOLDS for i, name in enumerate(sorted(set(names)))}
     return np.array([numbers[name] for name in names]), what

@@ -18,7 +18,6 @@ from jaxscale.errors import JaxscaleError, SpecError, nearest
 from jaxscale.types import (
     Cluster,
     Layout,
-    MLAShape,
     ModelShape,
     MoEShape,
     Workload,
@@ -32,6 +31,7 @@ REQUIRED = (
     "id", "hardware", "num_chips", "num_layers", "d_model", "num_q_heads", "num_kv_heads", "head_dim", "d_ff",
     "mlp_type", "seq_len", "global_batch_seqs", "tp", "pp", "recompute", "outcome", "step_time_s",
 )  # fmt: skip
+OUTCOMES = ("ok", "oom", "other_error")
 DEFAULT_VOCABULARY = 51200  # GPT-2's, padded as Megatron pads it; used where a source states none
 ZERO_STAGES = {0: ("none", "none", "none"), 1: ("none", "none", "fsdp"), 2: ("none", "fsdp", "fsdp"), 3: ("fsdp",) * 3}
 
@@ -90,10 +90,17 @@ def _run(row: Mapping[str, Any]) -> Run:
         raise SpecError(
             f"global_batch_seqs={workload.global_batch_size} is not divisible by dp x micro_batch_seqs = {local}"
         )
+    if shape.num_heads % layout.tensor or layout.pipeline > shape.num_layers:
+        raise SpecError(
+            f"layout: tensor={layout.tensor} must divide num_q_heads={shape.num_heads} and pipeline={layout.pipeline} be "
+            f"at most num_layers={shape.num_layers}"
+        )
     outcome = str(row.get("outcome", "ok"))
+    if outcome not in OUTCOMES:
+        raise SpecError(f"outcome={outcome!r} is not one of {', '.join(OUTCOMES)}.{nearest(outcome, OUTCOMES)}")
     step_time_s = _number(row, "step_time_s")
-    if outcome == "ok" and not step_time_s > 0:
-        raise SpecError(f"step_time_s={step_time_s} must be above zero in a row whose outcome is ok")
+    if outcome == "ok" and not 0 < step_time_s < math.inf:
+        raise SpecError(f"step_time_s={step_time_s} must be a finite number above zero in a row whose outcome is ok")
     return Run(
         id=str(row["id"]),
         group=str(row.get("group", row.get("source", "all"))),
@@ -108,7 +115,7 @@ def _run(row: Mapping[str, Any]) -> Run:
         peak_memory_bytes=_number(row, "peak_memory_gb") * 2.0**30,
         mfu_reported=_number(row, "mfu_reported"),
         mfu_note=str(row.get("mfu_definition_note", "")),
-        weight=float(row.get("weight", 1.0)),
+        weight=_weight(row),
         comparable=str(row.get("ablation_key", row.get("family", "all"))),
     )
 
@@ -133,6 +140,13 @@ def _number(row: Mapping[str, Any], field: str) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise SpecError(f"{field}={value!r} must be a number") from None
+
+
+def _weight(row: Mapping[str, Any]) -> float:
+    weight = _number(row, "weight") if "weight" in row else 1.0
+    if not 0 <= weight < math.inf:
+        raise SpecError(f"weight={weight} must be a finite number that is not negative")
+    return weight
 
 
 def _flag(row: Mapping[str, Any], field: str) -> bool:
@@ -185,7 +199,10 @@ def _cluster(row: Mapping[str, Any]) -> Cluster:
     cluster = load_cluster(name)
     if "inter_node_gbps_per_chip" not in row or len(cluster.tiers) == 1:
         return cluster
-    speed = float(row["inter_node_gbps_per_chip"]) * 1e9 / 8.0
+    gigabits = _number(row, "inter_node_gbps_per_chip")
+    if not 0 < gigabits < math.inf:
+        raise SpecError(f"inter_node_gbps_per_chip={gigabits} must be a finite number above zero")
+    speed = gigabits * 1e9 / 8.0
     outer = dataclasses.replace(cluster.tiers[-1], bytes_per_s=speed)
     return dataclasses.replace(cluster, tiers=(*cluster.tiers[:-1], outer))
 

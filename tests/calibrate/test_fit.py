@@ -98,8 +98,8 @@ def test_held_out_error_is_stated(runs):
     assert np.median(error(runs[1::2], calibration)) < 0.02
 
 
-def test_folds_leave_whole_families_out(runs):
-    families = [dataclasses.replace(run, family=f"family {i % 4}") for i, run in enumerate(runs)]
-    labels, what = fold_labels(families)
-    assert what == "family"
+def test_folds_leave_whole_sweeps_out(runs):
+    sweeps = [dataclasses.replace(run, comparable=f"sweep {i % 4}") for i, run in enumerate(runs)]
+    labels, what = fold_labels(sweeps)
+    assert what == "sweep"
     assert all(len({labels[i] for i in range(len(runs)) if i % 4 == k}) == 1 for k in range(4))

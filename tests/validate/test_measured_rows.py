@@ -1,0 +1,98 @@
+"""Rows of a table become runs; what is wrong with a row is told, and the others go on."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from measured_table import ROW, SWEEP, table
+
+from jaxscale.errors import SpecError
+from jaxscale.validate import read_runs
+
+
+def read(tmp_path, text):
+    path = tmp_path / "runs.csv"
+    path.write_text(text)
+    return read_runs(path)
+
+
+def test_every_column_arrives(tmp_path):
+    (run,), refusals = read(tmp_path, table({"tp": 2, "sp": True, "recompute": "full", "zero_stage": 1}))
+    assert refusals == []
+    assert str(run.layout) == (
+        "fsdp=8,tensor=2,microbatch_size=1,sequence_parallel=true,params_shard=none,grads_shard=none,remat=full"
+    )
+    assert run.software.stack == "megatron"
+    assert run.cluster.chip.name == "a100-sxm-80gb"
+    assert run.cluster.tiers[-1].bytes_per_s == 25e9
+    assert run.workload.global_batch_size == 64
+    assert run.chip == "a100"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hardware": "a100-sxm-81gb-x"}, "hardware"),
+        ({"dp": 4}, "num_chips"),
+        ({"global_batch_seqs": 60}, "global_batch_seqs=60"),
+        ({"num_layers": 16.5}, "num_layers"),
+        ({"num_layers": -3}, "num_layers"),
+        ({"num_layers": ""}, "num_layers is missing"),
+        ({"seq_len": "long"}, "seq_len"),
+        ({"mlp_type": "maxout"}, "mlp_type"),
+        ({"num_kv_heads": 5}, "num_kv_heads"),
+        ({"zero_stage": 7}, "zero_stage=7"),
+        ({"step_time_s": -1}, "step_time_s"),
+        ({"step_time_s": "fast"}, "step_time_s"),
+        ({"step_time_s": "inf"}, "step_time_s"),
+        ({"recompute": "sometimes"}, "recompute"),
+        ({"attention_kernel": "magic"}, "attention_kernel"),
+        ({"precision": "int3"}, "precision"),
+        ({"outcome": "great"}, "outcome"),
+        ({"chips_per_node": 5}, "chips_per_node"),
+        ({"weight": "heavy"}, "weight"),
+        ({"tp": 3, "num_chips": 24}, "tensor"),
+    ],
+)
+def test_a_bad_row_is_refused_and_the_rest_goes_on(tmp_path, change, words):
+    runs, (refusal,) = read(tmp_path, table({}, change))
+    assert [run.id for run in runs] == ["run-0"]
+    assert refusal.id == "run-1"
+    assert words in refusal.reason
+
+
+@given(field=st.sampled_from(sorted(ROW)), value=st.one_of(st.integers(-5, 10**6), st.floats(), st.text(max_size=8)))
+@settings(max_examples=40, deadline=None)
+def test_no_cell_breaks_the_table(tmp_path_factory, field, value):
+    """Whatever one cell holds, the row is a run or a refusal with a reason, and the row beside it is read."""
+    path = tmp_path_factory.mktemp("cells") / "runs.csv"
+    path.write_text(table({"id": "good"}, {field: value}))
+    runs, refusals = read_runs(path)
+    assert len(runs) + len(refusals) == 2
+    assert runs[0].id == "good"
+    assert all(refusal.reason for refusal in refusals)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("id,hardware\n1,a100\n", "are missing"), ("", "cannot be read"), (table({"hardware": "abacus"}), "no row can be used")],
+)  # fmt: skip
+def test_a_file_without_a_usable_row_is_an_error(tmp_path, text, words):
+    with pytest.raises(SpecError, match=words):
+        read(tmp_path, text)
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(SpecError, match="cannot be read"):
+        read_runs(tmp_path / "none.csv")
+
+
+def test_a_run_that_cannot_have_held_its_activations_recomputes(tmp_path):
+    """A blank recompute column of a run that fitted: everything is recomputed where nothing else can explain it."""
+    large = {"recompute": "", "num_layers": 64, "micro_batch_seqs": 8, "seq_len": 8192, "tp": 2, "zero_stage": 3}
+    (stated, blank, small), _ = read(tmp_path, table(large | {"recompute": "none"}, large, {"recompute": ""}))
+    assert [run.layout.remat for run in (stated, blank, small)] == ["none", "full", "none"]
+
+
+def test_sweep_is_complete(tmp_path):
+    runs, refusals = read(tmp_path, table(*SWEEP))
+    assert (len(runs), refusals) == (len(SWEEP), [])
