@@ -108,7 +108,7 @@ def _run(run: Run) -> str:
     lines = [
         f"On {run.cluster} ({run.num_chips} chips): {format_seconds(run.days * DAY_S)}"
         + (f", {format_dollars(run.dollars)}" if run.dollars is not None else ", price not known")
-        + (f", {run.megawatt_hours:,.3g} MWh" if run.megawatt_hours is not None else ", power not known"),
+        + (f", {_megawatt_hours(run.megawatt_hours)}" if run.megawatt_hours is not None else ", power not known"),
         f"  layout {e.layout}",
         f"  step {format_seconds(e.step_time_s)}, MFU {100 * e.mfu:.1f}%, "
         f"{e.tokens_per_s_per_chip:,.0f} tokens/s a chip",
@@ -135,6 +135,10 @@ def _run(run: Run) -> str:
         f"critical batch with layered accumulation ({parts})"
     )
     return "\n".join(lines)
+
+
+def _megawatt_hours(value: float) -> str:
+    return f"{value:,.0f} MWh" if value >= 10.0 else f"{1e3 * value:,.0f} kWh"
 
 
 def _laws(plan: Plan) -> str:
