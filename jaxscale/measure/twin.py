@@ -20,6 +20,8 @@ STEPS = 3
 LOSS_TOLERANCE = 1e-5  # relative, float32
 GRADIENT_TOLERANCE = 1e-4  # of a leaf's largest gradient; sums over devices are taken in another order than on one
 DEFAULT_TIMEOUT_S = 600.0
+# XLA's CPU compiler moves gathers out of the loop over microbatches, which the TPU's does not: it would hide them.
+XLA_FLAGS = "--xla_disable_hlo_passes=while-loop-invariant-code-motion,while-loop-expensive-invariant-code-motion"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ def run_twin(twin: Twin, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> TwinResult:
     """Run a twin in a child process; raises MeasurementError where it dies or takes longer than `timeout_s`."""
     with tempfile.TemporaryDirectory(prefix="jaxscale-twin-") as folder:
         result = Path(folder) / "result.json"
-        environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": XLA_FLAGS}
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "jaxscale.measure.child", str(result)],

@@ -57,9 +57,7 @@ def accumulate(program: Program, stored: Params, batch: Batch) -> tuple[Params, 
         return one(slots, program, stored, take_microbatch(batches, 0), weight)
 
     def step(sums: Any, microbatch: Batch) -> tuple[Any, None]:
-        # Tied to the microbatch, gathers of weights stay in the loop: XLA would hold what it moves out of it.
-        held, microbatch = lax.optimization_barrier((stored, microbatch))
-        found = one(slots, program, held, microbatch, weight)
+        found = one(slots, program, stored, microbatch, weight)
         return jax.tree.map(jnp.add, sums, found), None
 
     start = (slots, Losses(loss=jnp.zeros(()), aux=jnp.zeros(())))
