@@ -1,8 +1,9 @@
 """The search: every layout of a space priced, the best kept."""
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,11 +69,14 @@ def search(
         if progress is not None:
             progress(tally.num_looked_at, total)
     rejected = tally.rejected | {DOES_NOT_FIT: tally.num_legal - tally.num_fitting}
+    ranked, front, by_mesh, closest = _records(
+        p, (_best(tally, top + SPARES), _front(tally), _by_mesh(tally), _closest(tally))
+    )
     result = SearchResult(
         shape=shape, workload=workload, cluster=cluster, objective=objective, limits=limits.text, headroom=headroom,
-        num_top=top, ranked=_best(p, tally, top + SPARES), pareto=_front(p, tally), by_mesh=_by_mesh(p, tally),
-        closest=_closest(p, tally), num_looked_at=tally.num_looked_at, num_legal=tally.num_legal,
-        num_fitting=tally.num_fitting, num_meshes=len(where.meshes) + where.num_rejected_meshes,
+        num_top=top, ranked=ranked, pareto=front, by_mesh=by_mesh, closest=closest,
+        num_looked_at=tally.num_looked_at, num_legal=tally.num_legal, num_fitting=tally.num_fitting,
+        num_meshes=len(where.meshes) + where.num_rejected_meshes,
         rejected={reason: count for reason, count in rejected.items() if count}, seconds=0.0,
     )  # fmt: skip
     return dataclasses.replace(result, seconds=time.perf_counter() - started)
@@ -149,33 +153,40 @@ def _candidates(chunk: Chunk, batch: EstimateBatch, objective: str) -> Candidate
     )  # fmt: skip
 
 
-def _best(p: Problem, tally: _Tally, count: int) -> tuple[Estimate, ...]:
+def _best(tally: _Tally, count: int) -> list[Candidates]:
     if tally.bands is None:
-        return ()
-    return estimates(p, tally.bands.layouts.take(distinct_best(tally.bands, count)))
+        return []
+    return [tally.bands.take(distinct_best(tally.bands, count))]
 
 
-def _front(p: Problem, tally: _Tally) -> tuple[Estimate, ...]:
+def _front(tally: _Tally) -> list[Candidates]:
     if tally.front is None:
-        return ()
+        return []
     rows = np.unique(np.linspace(0, len(tally.front) - 1, min(len(tally.front), MAX_PARETO)).round().astype(np.int64))
-    return estimates(p, tally.front.layouts.take(rows))
+    return [tally.front.take(rows)]
 
 
-def _by_mesh(p: Problem, tally: _Tally) -> tuple[Estimate, ...]:
-    best = join(tally.best_of_meshes) if tally.best_of_meshes else ()
-    if not len(best):
-        return ()
-    order = np.lexsort((best.mesh, best.memory_bytes, best.objective))[:MAX_MESHES]
-    return estimates(p, best.layouts.take(order))
+def _by_mesh(tally: _Tally) -> list[Candidates]:
+    if not tally.best_of_meshes:
+        return []
+    best = join(tally.best_of_meshes)
+    return [best.take(np.lexsort((best.mesh, best.memory_bytes, best.objective))[:MAX_MESHES])]
 
 
-def _closest(p: Problem, tally: _Tally) -> tuple[Estimate, ...]:
-    lightest = join(tally.lightest_of_meshes) if tally.lightest_of_meshes else ()
-    if not len(lightest):
-        return ()
-    order = np.lexsort((lightest.mesh, lightest.step_time_s, lightest.memory_bytes))[:NUM_CLOSEST]
-    return estimates(p, lightest.layouts.take(order))
+def _closest(tally: _Tally) -> list[Candidates]:
+    if not tally.lightest_of_meshes:
+        return []
+    lightest = join(tally.lightest_of_meshes)
+    return [lightest.take(np.lexsort((lightest.mesh, lightest.step_time_s, lightest.memory_bytes))[:NUM_CLOSEST])]
+
+
+def _records(p: Problem, groups: Sequence[list[Candidates]]) -> list[tuple[Estimate, ...]]:
+    """Full records of groups of candidates, priced together."""
+    everything = [part for group in groups for part in group if len(part)]
+    if not everything:
+        return [()] * len(groups)
+    records = iter(estimates(p, join(everything).layouts))
+    return [tuple(itertools.islice(records, sum(map(len, group)))) for group in groups]
 
 
 def estimates(p: Problem, layouts: LayoutBatch) -> tuple[Estimate, ...]:
