@@ -2,7 +2,16 @@
 
 from types import TracebackType
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from jaxscale.report.terminal import console
 from jaxscale.search.search import Progress as OnProgress
@@ -15,8 +24,9 @@ class Bars:
         self._console = console(stderr=True, quiet=quiet)
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-            TimeRemainingColumn(), console=self._console, transient=True,
+            TimeElapsedColumn(), TimeRemainingColumn(), console=self._console, transient=True,
         )  # fmt: skip
+        self._at_work: TaskID | None = None
 
     def __enter__(self) -> "Bars":
         if self._console.is_terminal:
@@ -38,5 +48,7 @@ class Bars:
         return moved
 
     def said(self, news: str) -> None:
-        """Show what is going on."""
+        """Print what is going on; from the first news on, a bar without an end shows that work goes on."""
+        if self._at_work is None:
+            self._at_work = self._progress.add_task("checks", total=None)
         self._console.print(news, style="dim", soft_wrap=True)

@@ -84,13 +84,13 @@ def time_table(estimate: Estimate) -> Table:
 
 def memory_table(estimate: Estimate) -> Table:
     """Bytes at the peak by part, as bars of the memory there is."""
-    return _parts_table(
-        "Memory per device at the peak",
-        estimate.memory_parts_bytes,
-        estimate.memory_limit_bytes,
-        format_bytes,
-        "magenta",
-    )
+    limit = estimate.memory_limit_bytes
+    heading = "Memory per device at the peak"
+    table = _parts_table(heading, estimate.memory_parts_bytes, limit, format_bytes, "magenta")
+    free = limit - estimate.memory_bytes
+    if free > 0:
+        table.add_row("free", "", format_bytes(free), f"{free / limit:.1%}", style="dim")
+    return table
 
 
 def _parts_table(heading: str, parts: Mapping[str, float], whole: float, form, colour: str) -> Table:
@@ -136,7 +136,8 @@ def ranking(rows: Sequence[CheckedLayout]) -> Table:
     for row in rows:
         e = row.predicted
         style = "" if row.passed else "strike dim"
-        cells = [str(row.rank), format_seconds(e.step_time_s), f"{e.mfu:.1%}", format_bytes(e.memory_bytes)]
+        mark = (" ok" if row.passed else " no") if row.checks else ""
+        cells = [f"{row.rank}{mark}", format_seconds(e.step_time_s), f"{e.mfu:.1%}", format_bytes(e.memory_bytes)]
         if compiled:
             cells.append(format_bytes(row.compiled.memory_bytes) if row.compiled else "")
         money = format_dollars(e.dollars_per_billion_tokens) if e.dollars_per_billion_tokens else "-"
