@@ -135,7 +135,7 @@ def peak_parts(
     at_head = pieces.head.working_bytes + head_gathered > layer_working + gathered
     activations = saved * (1.0 + p.stack.fragmentation_frac) + _waiting_bytes(p, layouts)
     return {
-        "parameters": state.parameters,
+        "parameters": state.parameters * _parameter_copies(p, layouts),
         "gradients": state.gradients * _gradient_sets(p, layouts, pieces.num_microbatches),
         "optimizer": xp.where(offload, 0.0, state.optimizer),
         "activations": activations,
@@ -144,6 +144,13 @@ def peak_parts(
         "gathered weights": xp.where(at_head, head_gathered, gathered),
         "reserved": p.stack.reserved_bytes + 0.0 * activations,
     }, offloaded + xp.where(offload, state.optimizer, 0.0)
+
+
+def _parameter_copies(p: Problem, layouts: LayoutBatch) -> Number:
+    """Copies of stored parameters: XLA copies a working copy that it both reads in the loop and replaces after it."""
+    if not p.stack.spmd:
+        return 1.0
+    return 1.0 + (layouts.params_shard != layouts.optimizer_shard)
 
 
 def _gradient_sets(p: Problem, layouts: LayoutBatch, num_microbatches: Number) -> Number:
