@@ -50,11 +50,14 @@ def _with(row: CheckedLayout, check: Check) -> CheckedLayout:
 
 
 def _compiled(result: SearchResult, rows: dict[int, CheckedLayout], said: Said) -> dict[int, CheckedLayout]:
-    """Compile in rounds: as many as still lack, then the next ones in place of those struck out."""
+    """Compile in rounds: as many as still lack, then the next ones in place of those struck out.
+
+    A round in which the compiler could not answer at all is the last.
+    """
     done: dict[int, CheckedLayout] = {}
     left = iter(list(rows.values())[: result.num_top * MOST_TRIES])
     while True:
-        lacking = result.num_top - sum(row.passed for row in done.values())
+        lacking = result.num_top - sum(row.proven for row in done.values())
         batch = list(itertools.islice(left, lacking))
         if not batch:
             return done
@@ -62,6 +65,8 @@ def _compiled(result: SearchResult, rows: dict[int, CheckedLayout], said: Said) 
         for row, check in _compile_checks(result.shape, result.workload, result.cluster, batch):
             done[row.rank] = _with(row, check)
             said(f"#{row.rank}: {check.sentence}")
+        if all(done[row.rank].mark == "?" for row in batch):
+            return done
 
 
 def _compile_checks(
@@ -75,7 +80,8 @@ def _compile_checks(
         row = rows[index]
         record = compiled_estimate(step, shape, workload, cluster) if step.memory else None
         sentence = _compile_sentence(row.predicted, record, step)
-        yield row, Check(kind="compile", passed=step.fits, sentence=sentence, seconds=step.total_s, estimate=record)
+        passed = None if step.status == "failed" else step.fits
+        yield row, Check(kind="compile", passed=passed, sentence=sentence, seconds=step.total_s, estimate=record)
 
 
 def _compile_sentence(predicted: Estimate, record: Estimate | None, step: "CompiledStep") -> str:

@@ -30,7 +30,7 @@ from jaxscale.search import (
     single_changes,
 )
 from jaxscale.types import Cluster
-from jaxscale.types.checks import CheckedLayout
+from jaxscale.types.checks import CheckedLayout, winner_of
 from jaxscale.units import format_bytes, format_seconds
 
 
@@ -151,7 +151,7 @@ def _write_report(
 ) -> None:
     from jaxscale.report.html import search_report
 
-    winner = next((row for row in rows if row.passed), rows[0])
+    winner = winner_of(rows) or rows[0]
     changes = single_changes(best.shape, best.workload, best.cluster, winner.predicted.layout)
     write_atomically(path, search_report(best, rows, results, changes))
     click.echo(f"report: {path}", err=True)

@@ -25,7 +25,7 @@ from jaxscale.report.page import (
 from jaxscale.report.pipeline import schedule_drawing
 from jaxscale.report.words import RULE_WORDS, layout_sentences, plural, short_layout
 from jaxscale.types import AXES, Estimate
-from jaxscale.types.checks import CheckedLayout
+from jaxscale.types.checks import CheckedLayout, winner_of
 from jaxscale.types.search import Change, SearchResult
 from jaxscale.units import GIB, format_bytes, format_dollars, format_seconds
 
@@ -49,7 +49,7 @@ def search_page(
     result: SearchResult, rows: Sequence[CheckedLayout], results: Sequence[SearchResult], changes: Sequence[Change]
 ) -> Page:
     """Lay the report of a search out."""
-    winner = next((row for row in rows if row.passed), rows[0])
+    winner = winner_of(rows) or rows[0]
     explored = _explored(result, rows)
     sections = [
         Section(anchor="answer", heading="The answer", blocks=_answer(result, rows, winner)),
@@ -94,7 +94,7 @@ def search_page(
 def _headline(result: SearchResult, winner: CheckedLayout) -> str:
     e = winner.predicted
     adjective = {"time": "fastest", "money": "cheapest", "memory": "in the least memory"}[result.objective]
-    proof = ", and the compiler agrees that it fits" if winner.compiled and winner.passed else ""
+    proof = ", and the compiler agrees that it fits" if winner.compiled and winner.proven else ""
     return (
         f"{result.shape.name} trains {adjective} on {result.cluster.name} with {short_layout(e.layout)}: "
         f"{format_seconds(e.step_time_s)} a step at {e.mfu:.0%} MFU{proof}."
@@ -224,7 +224,7 @@ def _why(
     others = [row for row in rows if row is not winner]
     for row in others[:1]:
         sentences = explain.difference_sentences(e, row.predicted)
-        refused = tuple(f"{check.kind}: {check.sentence}." for check in row.checks if not check.passed)
+        refused = tuple(f"{check.kind}: {check.sentence}." for check in row.checks if check.passed is False)
         blocks.append(Prose(sentences=(f"Why not #{row.rank}?", *refused, *sentences)))
     near = [change for change in changes if change.estimate.fits][:3]
     if near:

@@ -48,7 +48,7 @@ class Cards:
 class Verdict:
     """What a check said."""
 
-    passed: bool
+    passed: bool | None  # None: it could not be checked
     sentence: str
 
 

@@ -9,13 +9,14 @@ from rich.text import Text
 
 from jaxscale.report.words import RULE_WORDS, largest_parts, layout_sentences, plural, short_layout
 from jaxscale.types import Cluster, Estimate, ModelShape, Workload
-from jaxscale.types.checks import CheckedLayout
+from jaxscale.types.checks import CheckedLayout, winner_of
 from jaxscale.types.search import SearchResult
 from jaxscale.units import format_bytes, format_dollars, format_seconds
 
 WIDTH = 80
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 BAR_CELLS = 26
+MARKS = {True: ("ok  ", "green"), False: ("no  ", "red bold"), None: ("?   ", "yellow")}
 
 
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:
@@ -136,8 +137,12 @@ def ranking(rows: Sequence[CheckedLayout]) -> Table:
     for row in rows:
         e = row.predicted
         style = "" if row.passed else "strike dim"
-        mark = (" ok" if row.passed else " no") if row.checks else ""
-        cells = [f"{row.rank}{mark}", format_seconds(e.step_time_s), f"{e.mfu:.1%}", format_bytes(e.memory_bytes)]
+        cells = [
+            f"{row.rank} {row.mark}".rstrip(),
+            format_seconds(e.step_time_s),
+            f"{e.mfu:.1%}",
+            format_bytes(e.memory_bytes),
+        ]
         if compiled:
             cells.append(format_bytes(row.compiled.memory_bytes) if row.compiled else "")
         money = format_dollars(e.dollars_per_billion_tokens) if e.dollars_per_billion_tokens else "-"
@@ -150,7 +155,7 @@ def check_lines(rows: Sequence[CheckedLayout]) -> Group:
     lines = []
     for row in rows:
         for check in row.checks:
-            mark = ("ok  ", "green") if check.passed else ("no  ", "red bold")
+            mark = MARKS[check.passed]
             lines.append(Text.assemble(mark, (f"#{row.rank} {check.kind}: ", "bold"), check.sentence))
     return Group(*lines)
 
@@ -173,7 +178,7 @@ def search_view(result: SearchResult, rows: Sequence[CheckedLayout]) -> Group:
         parts += [Text(), ranking(rows)]
     if any(row.checks for row in rows):
         parts += [Text(), check_lines(rows)]
-    winner = next((row for row in rows if row.passed), None)
+    winner = winner_of(rows)
     if winner is not None:
         e = winner.predicted
         words = layout_sentences(e.layout, result.workload, result.cluster)
@@ -201,4 +206,9 @@ def comparison(results: Sequence[SearchResult]) -> Table:
         table.add_row(
             cluster.name, str(cluster.num_chips), format_seconds(e.step_time_s), str(place), money, rank, f"{e.mfu:.1%}"
         )
+    for result in results:
+        if not result.ranked:
+            table.add_row(
+                result.cluster.name, str(result.cluster.num_chips), "none fits", "-", "-", "-", "-", style="dim"
+            )
     return table

@@ -160,3 +160,30 @@ def test_checks_are_read_from_a_list() -> None:
     assert parse_checks(" compile, ") == ("compile",)
     with pytest.raises(SpecError, match="is not one of"):
         parse_checks("compile,measure")
+
+
+def test_a_compiler_that_cannot_answer_strikes_nothing_out(jaxscale, monkeypatch) -> None:
+    rounds: list[int] = []
+
+    def compiled(shape, workload, cluster, rows):
+        rounds.append(len(rows))
+        for row in rows:
+            yield row, Check(kind="compile", passed=None, sentence="there is no compiler", seconds=0.0)
+
+    monkeypatch.setattr(checks, "_compile_checks", compiled)
+    answer = jaxscale("search", *ON_EIGHT, "--check", "compile")
+    assert answer.code == 0
+    assert rounds == [3]
+    assert "The best: #1" in answer.out
+    assert "there is no compiler" in answer.out
+
+
+def test_json_is_printed_where_nothing_fits_too(jaxscale) -> None:
+    answer = jaxscale(
+        "search", "llama3-70b", "--cluster", "v5e-4", "--seq-len", "4096", "--global-batch-size", "4", "--quiet",
+        "--limit", "tensor=1,microbatch_size=1,remat=full", "--json",
+    )  # fmt: skip
+    assert answer.code == 3
+    record = json.loads(answer.out)
+    assert record["top"] == []
+    assert record["closest"]

@@ -5,7 +5,7 @@ import re
 from html.parser import HTMLParser
 
 from jaxscale.report.html import search_report
-from jaxscale.report.page import MAX_BYTES, Page, Prose, Section, render, script_json
+from jaxscale.report.page import MAX_BYTES, Page, Prose, Section, Verdict, Verdicts, render, script_json
 from jaxscale.report.pipeline import schedule_drawing
 from jaxscale.search import parse_limits, search
 from jaxscale.types.checks import CheckedLayout
@@ -125,3 +125,12 @@ def test_a_pipeline_is_drawn() -> None:
 
 def test_without_a_pipeline_nothing_is_drawn() -> None:
     assert schedule_drawing(result().ranked[0], WORKLOAD) is None
+
+
+def test_verdicts_tell_three_things_apart() -> None:
+    verdicts = Verdicts(verdicts=[Verdict(passed=passed, sentence="x") for passed in (True, False, None)])
+    page = Page(
+        title="t", eyebrow="e", headline="h", lead=(), sections=[Section(anchor="a", heading="A", blocks=[verdicts])]
+    )
+    found = re.findall(r'<li class="(\w+)"><b>([a-z ]+)</b>', render(page))
+    assert found == [("pass", "passed"), ("fail", "struck out"), ("unknown", "not checked")]
