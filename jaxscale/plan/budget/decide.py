@@ -1,5 +1,6 @@
 """From compute to parameters and tokens: the panel of laws, the choice among them, and the constraints on it."""
 
+import math
 from dataclasses import dataclass, replace
 
 from jaxscale.errors import SpecError
@@ -52,7 +53,8 @@ def compute_of(ask: Ask) -> tuple[float, dict[str, float]]:
     if not LEAST_FLOPS <= flops <= MOST_FLOPS:
         what = f"--loss {ask.loss:g}" if ask.loss is not None else f"--tokens {ask.tokens:.3g}"
         raise SpecError(
-            f"{what} would take {flops:.2g} FLOPs, a hundred times outside of every run known; ask for less"
+            f"{what} takes {flops:.2g} FLOPs by the reference law, a hundred times outside of every run known; "
+            f"ask for something between {LEAST_FLOPS:.0e} and {MOST_FLOPS:.0e} FLOPs"
         )
     return flops, by_law
 
@@ -142,25 +144,28 @@ def _sized(ask: Ask, flops: float, params: float, scarce: bool, why: list[str], 
             params = repeated
         why.append("the unique tokens run out: size and epochs follow Muennighoff et al. 2023")
     limit = ask.max_params or LARGEST_PARAMS
-    if ask.cluster is not None:
-        memory = ask.cluster.num_chips * ask.cluster.chip.usable_hbm_bytes * _MEMORY_SHARE / TRAINING_BYTES_PER_PARAM
-        if memory < min(params, limit):
-            why.append(f"memory of {ask.cluster.name} limits the state of training to about {memory:.3g} parameters")
-        limit = min(limit, memory)
+    memory = _params_in_memory(ask)
+    if ask.cluster is not None and memory < min(params, limit):
+        why.append(f"memory of {ask.cluster.name} limits the state of training to about {memory:.3g} parameters")
+    limit = min(limit, memory)
     if ask.max_params and params > ask.max_params:
         why.append(f"limited to {ask.max_params:.3g} parameters; the rest of the compute buys more tokens")
     return max(SMALLEST_PARAMS, min(params, limit))
+
+
+def _params_in_memory(ask: Ask) -> float:
+    """Parameters whose training state a cluster holds; no limit without a cluster."""
+    if ask.cluster is None:
+        return math.inf
+    memory_bytes = ask.cluster.num_chips * ask.cluster.chip.usable_hbm_bytes
+    return memory_bytes * _MEMORY_SHARE / TRAINING_BYTES_PER_PARAM
 
 
 def _experts(ask: Ask, flops: float, params: float, why: list[str], given: int | None) -> tuple[int, float]:
     """Experts by the joint law under the cluster's memory, and active parameters scaled by its MoE to dense ratio."""
     if not ask.moe:
         return 1, params
-    memory = float("inf")
-    if ask.cluster is not None:
-        memory = ask.cluster.num_chips * ask.cluster.chip.usable_hbm_bytes * _MEMORY_SHARE / TRAINING_BYTES_PER_PARAM
-    if ask.max_params:
-        memory = min(memory, ask.max_params)
+    memory = min(_params_in_memory(ask), ask.max_params or math.inf)
     experts = given or moe.joint_moe_best(flops, memory_params=memory)[0]
     if experts <= 1:
         why.append("a dense model does better than a mixture of experts here, by the joint MoE law and this hardware")
