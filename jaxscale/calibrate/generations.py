@@ -52,9 +52,9 @@ GENERATIONS: dict[str, Generation] = {
     ),
     "v2": Generation(kind="tpu", year=2017, matmul=0.75, attention=0.45, source="as later TPUs"),
     "v3": Generation(kind="tpu", year=2018, matmul=0.75, attention=0.45, source="as later TPUs"),
-    "v4": Generation(kind="tpu", year=2020, matmul=0.78, attention=0.55, source="XLA's estimated cycles"),
-    "v5e": Generation(kind="tpu", year=2023, matmul=0.87, attention=0.55, source="XLA's estimated cycles"),
-    "v5p": Generation(kind="tpu", year=2023, matmul=0.78, attention=0.52, source="XLA's estimated cycles"),
+    "v4": Generation(kind="tpu", year=2020, matmul=0.77, attention=0.55, source="XLA's estimated cycles"),
+    "v5e": Generation(kind="tpu", year=2023, matmul=0.90, attention=0.55, source="XLA's estimated cycles"),
+    "v5p": Generation(kind="tpu", year=2023, matmul=0.77, attention=0.52, source="XLA's estimated cycles"),
     "v6e": Generation(
         kind="tpu", year=2024, matmul=0.75, attention=0.45, source="four times v5e's peak, twice its bandwidth"
     ),

@@ -72,8 +72,8 @@ def fit_stack(
 
 
 def _blend(held: HeldOut, before: float, count: int) -> float:
-    """Few runs say little about the spread of errors: what was stated before counts as five runs."""
-    prior_weight = 5.0
+    """Few runs say little about the spread of errors: what was stated before counts as one more run."""
+    prior_weight = 1.0
     return math.sqrt((count * held.sigma_log**2 + prior_weight * before**2) / (count + prior_weight))
 
 

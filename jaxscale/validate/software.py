@@ -74,7 +74,7 @@ def software_of(row: Mapping[str, Any], framework: Framework, chip_kind: str, ma
         fused_norm=framework.fused_norm or compiled or "rms kernel" in variant,
         fused_softmax="fused" in kernel or not kernel,
         fused_elementwise=framework.fused_elementwise or compiled,
-        async_tensor="asynctp" in variant,
+        async_tensor="asynctp" in variant or chip_kind == "tpu",  # XLA decomposes sharded matmuls on a TPU
         rowwise_fp8="rowwise" in variant,
         gathered_logits=framework.gathered_logits,
         gated=str(row.get("mlp_type", "")).lower() in ("swiglu", "geglu"),
