@@ -7,6 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from jaxscale.report.explain import COMMUNICATION
 from jaxscale.report.words import RULE_WORDS, largest_parts, layout_sentences, plural, short_layout
 from jaxscale.types import Cluster, Estimate, ModelShape, Workload
 from jaxscale.types.checks import CheckedLayout, winner_of
@@ -79,8 +80,9 @@ def figures(estimate: Estimate) -> Table:
 
 
 def time_table(estimate: Estimate) -> Table:
-    """Seconds of a step by part, as bars of the step."""
-    return _parts_table("Time of a step", estimate.time_parts_s, estimate.step_time_s, format_seconds, "cyan")
+    """Seconds of a step by part, as bars of the step; of communication what no compute hides."""
+    parts = {f"{part} exposed" if part in COMMUNICATION else part: s for part, s in estimate.time_parts_s.items()}
+    return _parts_table("Time of a step", parts, estimate.step_time_s, format_seconds, "cyan")
 
 
 def memory_table(estimate: Estimate) -> Table:
