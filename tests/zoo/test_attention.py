@@ -53,15 +53,15 @@ def written_out(q, k, v, inputs, spec):
     return jnp.einsum("bnts,bsnh->btnh", probs, v)
 
 
-SEGMENTS = jnp.asarray(np.repeat([[0, 0, 1, 2], [0, 1, 1, 1]], T // 4, axis=1), jnp.int32)
+SEGMENTS = np.repeat(np.asarray([[0, 0, 1, 2], [0, 1, 1, 1]], np.int32), T // 4, axis=1)
 VARIANTS = {
     "causal": ({}, {}),
     "window": ({"window": 5}, {}),
     "softcap": ({"softcap": 1.5}, {}),
     "packed": ({}, {"q_segments": SEGMENTS, "kv_segments": SEGMENTS}),
     "packed_window": ({"window": 3}, {"q_segments": SEGMENTS, "kv_segments": SEGMENTS}),
-    "alibi": ({}, {"slopes": jnp.asarray(alibi_slopes(N))}),
-    "sinks": ({"window": 6}, {"sinks": jnp.linspace(-1.0, 1.0, N)}),
+    "alibi": ({}, {"slopes": alibi_slopes(N)}),
+    "sinks": ({"window": 6}, {"sinks": np.linspace(-1.0, 1.0, N, dtype=np.float32)}),
 }
 
 
@@ -134,6 +134,10 @@ def test_a_row_without_keys_adds_nothing():
     nothing = A.block_forward(q, k, v, later, spec)
     something = A.block_forward(q, k, v, plain_inputs(), spec)
     assert_same(A.merge_blocks(*something, *nothing), something, 1e-6)
+
+
+def test_chunks_are_large_divisors():
+    assert [A._query_chunk(t) for t in (16, 512, 1024, 1000, 1536, 1031)] == [16, 512, 512, 500, 512, 1031]
 
 
 @pytest.mark.parametrize("variant", ["causal", "window", "softcap", "packed", "sinks"])

@@ -156,7 +156,9 @@ def _chunk_inputs(inputs: AttentionInputs, start: Array, size: int) -> Attention
 
 
 def _query_chunk(t: int) -> int:
-    return QUERY_CHUNK if t > QUERY_CHUNK and t % QUERY_CHUNK == 0 else t
+    """The largest divisor of t up to QUERY_CHUNK; all of t where that would be a sliver."""
+    size = next(size for size in range(min(t, QUERY_CHUNK), 0, -1) if t % size == 0)
+    return size if 8 * size >= QUERY_CHUNK else t
 
 
 def _join_chunks(x: Array) -> Array:
