@@ -126,7 +126,7 @@ def _attention_tail(s: ShapeNumbers, width: Number) -> tuple[Op, ...]:
                 needs=(),
                 out=s.d_model,
                 io=3.0 * s.d_model,
-            )  # fmt: skip
+            )
         )
     return tuple(ops)
 
@@ -157,7 +157,7 @@ def _attention_ops(s: ShapeNumbers) -> tuple[Op, ...]:
                     out=width,
                     io=2.0 * width,
                     small_params=q_norm_params,
-                )  # fmt: skip
+                )
                 for name, width in (("q", q_width), ("k", kv_width))
             ),
         )
@@ -261,7 +261,7 @@ def _feed_forward(
             out=rows * width,
             io=(len(produced) + 1.0) * rows * width,
             expert=expert,
-        )  # fmt: skip
+        )
     )
     ops.append(matmul("down", f"{prefix}_act", width, s.d_model, "row"))
     return tuple(ops)

@@ -181,7 +181,7 @@ def _expert(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) -
 
     What is saved is on this side of both exchanges, so that the backward pass repeats them under every remat policy.
     """
-    p, layouts, s = net.p, net.layouts, net.p.inventory.numbers
+    p, _layouts, s = net.p, net.layouts, net.p.inventory.numbers
     buffers = tokens * s.experts_per_token * p.capacity_factor * s.d_model * p.compute_bytes
     axes = ("expert",)
     yield net.exchange("tokens", "all-to-all", "expert", axes, "forward", buffers, 2 * layers)

@@ -1,4 +1,4 @@
-"""Memory of a pipeline whose stages are different programs: each holds only what it uses (torch, unlike one XLA program).
+"""Memory of a pipeline whose stages are different programs: each holds only what it uses (torch, not XLA).
 
 The first stage holds the embedding and, in 1F1B, the most microbatches; the last holds the head, one microbatch and its
 logits. The peak is that of the fuller of the two; a single stage is both. A tied head keeps its own copy of the

@@ -112,7 +112,7 @@ def vocabulary_weights(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
 
 
 def held_vocabulary(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
-    """Embedding and head as the busiest stage holds them: of several unlike stages, the first or the last one's matrix."""
+    """Embedding and head as the busiest stage holds them: of several unlike stages, one of the two."""
     embedding, head = vocabulary_weights(p, layouts)
     if p.stack.spmd:
         return (embedding, head)

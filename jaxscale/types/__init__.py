@@ -5,7 +5,15 @@ from jaxscale.types.layout import AXES, REMAT_POLICIES, Layout, LayoutBatch, Rem
 from jaxscale.types.model import MLAShape, ModelShape, MoEShape, RopeShape
 from jaxscale.types.results import Collective, Estimate
 from jaxscale.types.stack import STACKS, Stack, default_stack
-from jaxscale.types.workload import OPTIMIZERS, PRECISIONS, Optimizer, Precision, Workload, optimizer_named, precision_named
+from jaxscale.types.workload import (
+    OPTIMIZERS,
+    PRECISIONS,
+    Optimizer,
+    Precision,
+    Workload,
+    optimizer_named,
+    precision_named,
+)
 
 __all__ = [
     "AXES",
@@ -20,8 +28,8 @@ __all__ = [
     "Layout",
     "LayoutBatch",
     "MLAShape",
-    "ModelShape",
     "MoEShape",
+    "ModelShape",
     "Optimizer",
     "Precision",
     "RematPolicy",

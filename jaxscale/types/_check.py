@@ -9,7 +9,9 @@ from jaxscale.errors import JaxscaleError, SpecError, nearest
 LARGEST_INT = 2**53  # every count must survive a float64 exactly
 
 
-def require_positive_int(owner: str, error: type[JaxscaleError] = SpecError, *, minimum: int = 1, **values: int) -> None:
+def require_positive_int(
+    owner: str, error: type[JaxscaleError] = SpecError, *, minimum: int = 1, **values: int
+) -> None:
     """Require each keyword's value to be an integer of at least `minimum`."""
     for field, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int):
@@ -18,7 +20,9 @@ def require_positive_int(owner: str, error: type[JaxscaleError] = SpecError, *, 
             raise error(f"{owner}: {field}={value} must be between {minimum} and 2**53")
 
 
-def require_positive(owner: str, error: type[JaxscaleError] = SpecError, *, allow_zero: bool = False, **values: float) -> None:
+def require_positive(
+    owner: str, error: type[JaxscaleError] = SpecError, *, allow_zero: bool = False, **values: float
+) -> None:
     """Require each keyword's value to be a finite number above zero (or not below it)."""
     for field, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -27,7 +31,9 @@ def require_positive(owner: str, error: type[JaxscaleError] = SpecError, *, allo
             raise error(f"{owner}: {field}={value} must be {'zero or more' if allow_zero else 'above zero'}")
 
 
-def require_choice(owner: str, error: type[JaxscaleError] = SpecError, *, allowed: Iterable[str], **values: str) -> None:
+def require_choice(
+    owner: str, error: type[JaxscaleError] = SpecError, *, allowed: Iterable[str], **values: str
+) -> None:
     """Require each keyword's value to be one of `allowed`."""
     allowed = tuple(allowed)
     for field, value in values.items():

@@ -69,7 +69,16 @@ _MATMUL_OPS = _ATTENTION_OPS | {
     "combine",
 }
 _ELEMENTWISE_OPS = frozenset(
-    {"attention_norm", "mlp_norm", "attention_residual", "mlp_act", "expert_act", "shared_act", "attention_post_norm", "mlp_post_norm"}
+    {
+        "attention_norm",
+        "mlp_norm",
+        "attention_residual",
+        "mlp_act",
+        "expert_act",
+        "shared_act",
+        "attention_post_norm",
+        "mlp_post_norm",
+    }
 )
 
 REMAT_POLICIES: dict[str, RematPolicy] = {
@@ -189,7 +198,9 @@ def parse_layout(text: str) -> Layout:
             values |= zip(("params_shard", "grads_shard", "optimizer_shard"), ZERO_STAGES[raw], strict=True)
             continue
         if key not in fields and key != "axis_order":
-            raise LayoutError(f"layout: {key!r} is unknown; known: {', '.join(sorted(fields))}, zero.{nearest(key, fields)}")
+            raise LayoutError(
+                f"layout: {key!r} is unknown; known: {', '.join(sorted(fields))}, zero.{nearest(key, fields)}"
+            )
         if key in values:
             raise LayoutError(f"layout: {key} is given twice")
         values[key] = _parse_value(key, raw)
@@ -230,7 +241,7 @@ def format_layout(layout: Layout) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutBatch:
-    """`n` layouts as arrays: every field of `Layout` but `axis_order`, int64 [n]; choices as indices into their tuples."""
+    """`n` layouts as arrays: the fields of `Layout` but `axis_order`, int64 [n]; choices as indices into their tuples."""
 
     data: np.ndarray
     fsdp: np.ndarray
@@ -266,10 +277,15 @@ class LayoutBatch:
         return cls(**columns, axis_order=orders.pop())
 
     @classmethod
-    def from_columns(cls, columns: Mapping[str, np.ndarray | int], size: int, axis_order: tuple[str, ...] = INNERMOST_FIRST) -> "LayoutBatch":
+    def from_columns(
+        cls, columns: Mapping[str, np.ndarray | int], size: int, axis_order: tuple[str, ...] = INNERMOST_FIRST
+    ) -> "LayoutBatch":
         """Build a batch from some columns; the others take `Layout`'s defaults."""
         defaults = {f.name: field_code(f.name, f.default) for f in dataclasses.fields(Layout) if f.name in BATCH_FIELDS}
-        full = {name: np.broadcast_to(np.asarray(columns.get(name, defaults[name]), dtype=np.int64), (size,)) for name in BATCH_FIELDS}
+        full = {
+            name: np.broadcast_to(np.asarray(columns.get(name, defaults[name]), dtype=np.int64), (size,))
+            for name in BATCH_FIELDS
+        }
         return cls(**full, axis_order=axis_order)
 
     def take(self, index: np.ndarray) -> "LayoutBatch":

@@ -77,7 +77,11 @@ class Estimate:
             "hfu": self.hfu,
             "model_flops": self.model_flops,
             "hardware_flops": self.hardware_flops,
-            "memory_bytes": {"total": self.memory_bytes, "limit": self.memory_limit_bytes, "parts": self.memory_parts_bytes},
+            "memory_bytes": {
+                "total": self.memory_bytes,
+                "limit": self.memory_limit_bytes,
+                "parts": self.memory_parts_bytes,
+            },
             "host_memory_bytes": self.host_memory_bytes,
             "fits": self.fits,
             "comm_bytes": self.comm_bytes,

@@ -66,7 +66,8 @@ class Stack:
         owner = f"stack {self.name!r}"
         require_choice(owner, allowed=ATTENTION_KERNELS, attention_kernel=self.attention_kernel)
         fractions = (
-            "matmul_efficiency", "attention_efficiency", "memory_efficiency", "collective_efficiency", "outer_efficiency", "sigma_log",
+            "matmul_efficiency", "attention_efficiency", "memory_efficiency", "collective_efficiency",
+            "outer_efficiency", "sigma_log",
         )  # fmt: skip
         require_positive(owner, **{name: getattr(self, name) for name in fractions})
         shares = [f for f in self.__slots__ if f.endswith("_overlap")]

@@ -87,12 +87,16 @@ class Workload:
 def precision_named(name: str) -> Precision:
     """Look a precision up by name."""
     if name not in PRECISIONS:
-        raise SpecError(f"precision={name!r} is not one of {', '.join(PRECISIONS)}.{nearest(name, PRECISIONS, count=1)}")
+        raise SpecError(
+            f"precision={name!r} is not one of {', '.join(PRECISIONS)}.{nearest(name, PRECISIONS, count=1)}"
+        )
     return PRECISIONS[name]
 
 
 def optimizer_named(name: str) -> Optimizer:
     """Look an optimizer up by name."""
     if name not in OPTIMIZERS:
-        raise SpecError(f"optimizer={name!r} is not one of {', '.join(OPTIMIZERS)}.{nearest(name, OPTIMIZERS, count=1)}")
+        raise SpecError(
+            f"optimizer={name!r} is not one of {', '.join(OPTIMIZERS)}.{nearest(name, OPTIMIZERS, count=1)}"
+        )
     return OPTIMIZERS[name]
