@@ -17,7 +17,7 @@ _ROWS_OF_A_FRONT = 6
 
 def plan_json(plan: Plan) -> dict[str, Any]:
     """The whole plan as plain values; the estimate as `jaxscale predict --json` prints it."""
-    record = dataclasses.asdict(dataclasses.replace(plan, run=None))
+    record: dict[str, Any] = dataclasses.asdict(dataclasses.replace(plan, run=None))
     for row, allocation in zip(record["decision"]["allocations"], plan.decision.allocations, strict=True):
         row["tokens_per_param"] = allocation.tokens_per_param
     record["decision"]["regret"] |= {"worst": plan.decision.regret.worst, "choice": plan.decision.regret.choice}
