@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxscale.cost.inventory import count_parameters
 from jaxscale.errors import InfeasibleError
+from jaxscale.plan.law import Number
 from jaxscale.types import Cluster, ModelShape
 
 Method = Literal["standard", "layered"]
@@ -34,7 +35,7 @@ class Demand:
     min_steps: float
     critical_batch_tokens: float
 
-    def steps(self, batch_tokens: np.ndarray | float) -> np.ndarray | float:
+    def steps(self, batch_tokens: Number) -> Number:
         """Optimizer steps at a batch."""
         return self.min_steps * (1.0 + self.critical_batch_tokens / batch_tokens)
 
@@ -102,7 +103,7 @@ def fastest_training(
     """
     grid = _grid(shape, network, most_chips, (most_batch_tokens or demand.critical_batch_tokens) / seq_len)
     parts = _parts(shape, network, grid, seq_len, peak_flops_per_s * efficiency, method)
-    step_s = sum(parts.values())
+    step_s = np.sum(list(parts.values()), axis=0)
     batch_tokens = grid["data"] * grid["microbatches"] * float(seq_len)
     steps = demand.steps(batch_tokens)
     training_s = step_s * steps
