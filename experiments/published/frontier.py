@@ -3,8 +3,8 @@
     python experiments/published/frontier.py
 
 The recipes (tensor, pipeline, microbatch, batch) are not in the sources that this project has, and no run on this chip
-was used for calibration. So each line takes the best layout of Megatron-DeepSpeed's kind that the model itself finds, at a
-stated batch of two million tokens a step for 22B and of ten sequences a data-parallel rank above. The FLOPs are the model's, without recompute.
+was used for calibration. So each line takes the best layout of Megatron-DeepSpeed's kind that the model finds, at an
+assumed batch of 640 to 1536 sequences. The FLOPs are the model's, without recompute.
 An unknown recipe and an uncalibrated chip: read the error as that of a guess, not of a prediction.
 """
 

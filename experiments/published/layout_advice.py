@@ -36,8 +36,8 @@ def layouts(shape: ModelShape) -> list[Layout]:
             continue
         made.append(
             Layout(
-                fsdp=data, tensor=tensor, pipeline=pipeline, microbatch_size=micro, remat=remat, sequence_parallel=split,
-                params_shard="none", grads_shard="none", optimizer_shard="fsdp",
+                fsdp=data, tensor=tensor, pipeline=pipeline, microbatch_size=micro, remat=remat,
+                sequence_parallel=split, params_shard="none", grads_shard="none", optimizer_shard="fsdp",
             )
         )  # fmt: skip
     return made

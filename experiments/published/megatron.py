@@ -4,7 +4,7 @@ recompute with sequence parallelism (arXiv 2205.05198, table 5).
     python experiments/published/megatron.py
 
 TFLOP/s per GPU are the paper's own count, which includes the forward pass that full recompute repeats (its eq. 3):
-96 B s L h^2 (1 + s / 6h + V / 16Lh). The constants are those of the shipped `megatron` stack on A100, which was fitted to
+96 B s L h^2 (1 + s / 6h + V / 16Lh). The constants are those of the shipped `megatron` stack on A100, fitted to
 these tables among others: the errors are in sample. `jaxscale/calibrate/stacks/megatron-a100.yaml` states the error on
 rows left out.
 """
@@ -27,7 +27,7 @@ WEAK_SCALING = (
     (145.6, 96, 12288, 80, 8, 8, 1536, 2304, 2, 148), (310.1, 128, 16384, 96, 8, 16, 1920, 2160, 1, 155),
     (529.6, 128, 20480, 105, 8, 35, 2520, 2520, 1, 163), (1008.0, 160, 25600, 128, 8, 64, 3072, 3072, 1, 163),
 )  # fmt: skip
-# billions, heads, d_model, layers, pipeline, chunks, GPUs, batch, microbatch, seconds of full recompute, of selective + SP
+# billions, heads, d_model, layers, pipeline, chunks, GPUs, batch, microbatch, seconds: full recompute, selective + SP
 SELECTIVE = (
     (22, 64, 6144, 48, 1, 1, 8, 4, 4, 1.42, 1.10), (175, 96, 12288, 96, 8, 3, 64, 64, 1, 18.13, 13.75),
     (530, 128, 20480, 105, 35, 3, 280, 280, 1, 49.05, 37.83), (1000, 160, 25600, 128, 64, 1, 512, 512, 1, 94.42, 71.49),

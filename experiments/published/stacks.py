@@ -2,8 +2,8 @@
 
     python experiments/published/stacks.py RUNS.csv [STACK/CHIP ...]
 
-One file for each (stack, generation of chips) that has timed runs in RUNS.csv, in `jaxscale/calibrate/stacks/`. The same
-fit as `jaxscale calibrate RUNS.csv --stack S --chip C --from-priors`.
+One file for each (stack, generation of chips) that has timed runs in RUNS.csv, in `jaxscale/calibrate/stacks/`: the
+same fit as `jaxscale calibrate RUNS.csv --stack S --chip C --from-priors`.
 """
 
 import argparse

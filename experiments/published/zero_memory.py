@@ -1,4 +1,4 @@
-"""ZeRO's table of model states: bytes per device of a 7.5B model on 64 GPUs, and 1T on 1024 (arXiv 1910.02054, figure 1).
+"""ZeRO's table of model states: bytes per device of a 7.5B model on 64 GPUs, and 1T on 1024 (arXiv 1910.02054, fig. 1).
 
     python experiments/published/zero_memory.py
 
@@ -50,7 +50,7 @@ def gigabytes(stage: str, devices: int, parameters: float) -> float:
 
 if __name__ == "__main__":
     lines = [
-        Line(name=f"{n / 1e9:g}B on {devices} GPUs, split: {stage}", printed=printed, predicted=gigabytes(stage, devices, n))
+        Line(name=f"{n / 1e9:g}B on {devices}, split: {stage}", printed=printed, predicted=gigabytes(stage, devices, n))
         for stage, devices, n, printed in FIGURES
     ]  # fmt: skip
     show("ZeRO, arXiv 1910.02054, figure 1", "GB per device", lines)

@@ -74,7 +74,7 @@ _EAGER = "count of reads and writes of an eager implementation over those of one
 _FUSED = "one fused kernel; a few extra bytes of statistics"
 
 COMPUTE: tuple[Constant, ...] = (
-    _share("matmul_efficiency", "matmul_efficiency", 0.76, 0.4, "cuBLAS and XLA: 70-90% of the dense peak at 8192 cubed",
+    _share("matmul_efficiency", "matmul_efficiency", 0.76, 0.4, "cuBLAS, XLA: 70-90% of peak at 8192 cubed",
            lambda s: s.matmul != "fp8"),
     _share("matmul_efficiency_fp8", "matmul_efficiency", 0.66, 0.4, "cuBLASLt fp8 on H100: 60-75%",
            lambda s: s.matmul == "fp8" and not s.rowwise_fp8),
@@ -84,8 +84,8 @@ COMPUTE: tuple[Constant, ...] = (
     _share("tile_quantisation", "tile_quantisation", 0.4, 1.0, "between none and all of a partly filled wave"),
     _share("attention_flash1", "attention_efficiency", 0.35, 0.4, _FA, _kernel("flash1")),
     _share("attention_flash2", "attention_efficiency", 0.68, 0.3, _FA, _kernel("flash2")),
-    _share("attention_flash3", "attention_efficiency", 0.60, 0.3, "FlashAttention-3, arXiv 2407.08608", _kernel("flash3")),
-    _share("attention_splash", "attention_efficiency", 0.55, 0.5, "splash attention reaches about half", _kernel("splash")),
+    _share("attention_flash3", "attention_efficiency", 0.60, 0.3, "FA3, arXiv 2407.08608", _kernel("flash3")),
+    _share("attention_splash", "attention_efficiency", 0.55, 0.5, "reaches about half of peak", _kernel("splash")),
     _scale("score_passes", "score_passes", 9.0, 0.4, _EAGER, _kernel("naive", fused_softmax=False)),
     _scale("score_passes_fused", "score_passes", 4.5, 0.4, _EAGER, _kernel("naive", fused_softmax=True)),
     _share("memory_efficiency", "memory_efficiency", 0.80, 0.25, _SHEET),
@@ -96,14 +96,14 @@ COMPUTE: tuple[Constant, ...] = (
     _scale("norm_passes", "norm_passes", 9.0, 0.4, _EAGER, lambda s: not s.fused_norm),
     _scale("norm_passes_fused", "norm_passes", 1.2, 0.3, _FUSED, lambda s: s.fused_norm),
     _scale("kernel_gap_s", "kernel_gap_s", 4e-6, 0.6, "2-10 us between kernels of one CUDA stream"),
-    _scale("layer_dispatch_s", "layer_dispatch_s", 3e-4, 0.6, "a few hundred microseconds of Python for one eager layer",
+    _scale("layer_dispatch_s", "layer_dispatch_s", 3e-4, 0.6, "Python of an eager layer: a few hundred us",
            lambda s: not s.fused_elementwise),
     _scale("layer_dispatch_fused_s", "layer_dispatch_s", 5e-5, 0.7, "a compiled layer launches fewer, larger kernels",
            lambda s: s.fused_elementwise),
 )  # fmt: skip
 COMMUNICATION: tuple[Constant, ...] = (
     _share("collective_efficiency", "collective_efficiency", 0.75, 0.4, _NCCL),
-    _scale("collective_latency_s", "collective_latency_s", 1.5e-5, 0.5, "nccl-tests: 10-30 us for the smallest message"),
+    _scale("collective_latency_s", "collective_latency_s", 1.5e-5, 0.5, "nccl-tests: 10-30 us for a small message"),
     _share("outer_efficiency", "outer_efficiency", 0.65, 0.7, _NCCL),
     _scale("outer_scaling", "outer_scaling", 0.08, 0.8, "congestion of a fat tree: a few per cent for every doubling"),
     _share("fsdp_overlap", "fsdp_overlap", 0.85, 0.8, "prefetch of the next layer, reduction behind backward"),
@@ -115,23 +115,23 @@ COMMUNICATION: tuple[Constant, ...] = (
     _share("pipeline_overlap", "pipeline_overlap", 0.40, 1.0, "sends may wait for the receiver's compute"),
     _scale("overlap_slowdown", "overlap_slowdown", 0.10, 0.5, "communication kernels take a few SMs and HBM bandwidth"),
     _scale("microbatch_overhead_s", "microbatch_overhead_s", 2e-3, 0.7, "data loading, loss and schedule on the host"),
-    _scale("straggler_frac", "straggler_frac", 3e-3, 0.5, "clock and temperature differ by 1-3% between chips of a cluster"),
+    _scale("straggler_frac", "straggler_frac", 3e-3, 0.5, "clocks differ by 1-3% between chips"),
     _scale("step_overhead_s", "step_overhead_s", 3e-2, 0.7, "gradient norm, logging and data on the host"),
 )  # fmt: skip
 # The XLA compiler states the memory of its own programs (`jaxscale.aot`): these are of eager frameworks.
 MEMORY: tuple[Constant, ...] = (
-    _scale("reserved_bytes", "reserved_bytes", 2.5e9, 0.5, "CUDA context, NCCL buffers and cuBLAS workspace", _eager, "memory"),
-    _scale("fragmentation_frac", "fragmentation_frac", 0.05, 0.7, "reserved over allocated of a caching allocator", _eager,
+    _scale("reserved_bytes", "reserved_bytes", 2.5e9, 0.5, "CUDA context, NCCL buffers, workspaces", _eager, "memory"),
+    _scale("fragmentation_frac", "fragmentation_frac", 0.05, 0.7, "reserved over allocated memory", _eager,
            "memory"),
     Constant(name="saved_frac_fp8", field="saved_frac", scale="logit", centre=0.75, spread=0.5, part="memory",
              source="inputs of linear layers kept in fp8 (Transformer Engine): half the bytes of half the tensors",
              applies=lambda s: _eager(s) and s.matmul == "fp8"),
-    _scale("norm_saved_bytes", "norm_saved_bytes", 8.0, 0.4, "float32 copies of an eager RMSNorm's input and output",
+    _scale("norm_saved_bytes", "norm_saved_bytes", 8.0, 0.4, "float32 copies in an eager RMSNorm",
            lambda s: _eager(s) and not s.fused_norm and not s.fused_elementwise, "memory"),
-    _scale("activation_saved", "activation_saved", 1.0, 0.3, "an eager gated unit keeps silu(gate) beside gate, up, product",
+    _scale("activation_saved", "activation_saved", 1.0, 0.3, "eager SwiGLU keeps silu(gate) too",
            lambda s: _eager(s) and s.gated and not s.fused_elementwise, "memory"),
-    _scale("logit_copies", "logit_copies", 2.0, 0.4, "eager float32 logits, their softmax, and gradients", _eager, "memory"),
-    _scale("score_saved_bytes", "score_saved_bytes", 5.0, 0.4, "softmax, dropout mask and output: arXiv 2205.05198, eq. 1",
+    _scale("logit_copies", "logit_copies", 2.0, 0.4, "eager float32 logits, softmax, gradients", _eager, "memory"),
+    _scale("score_saved_bytes", "score_saved_bytes", 5.0, 0.4, "softmax, mask, dropout: arXiv 2205.05198, eq. 1",
            lambda s: _eager(s) and s.attention_kernel == "naive" and not s.recomputes_scores, "memory"),
 )  # fmt: skip
 CONSTANTS: tuple[Constant, ...] = (*COMPUTE, *COMMUNICATION, *MEMORY)

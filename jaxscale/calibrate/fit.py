@@ -58,7 +58,7 @@ def free_constants(runs: Sequence[Run], part: str) -> tuple[Constant, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """What a fit minimises; residuals are [n] for the rows it was built from, `weights` may be zero for some of them."""
+    """What a fit minimises; residuals are [n] for the rows it was built from, of which `weights` may leave some out."""
 
     constants: tuple[Constant, ...]
     centres: np.ndarray  # of the priors, on the fitted scale

@@ -1,8 +1,8 @@
 """Fit of the constants of memory to what ran out of it, and to measured peaks.
 
 A run that fitted and one that did not say on which side of the limit their peak was: with the margin
-z = log(limit / predicted) / SHARPNESS, the loss is log(1 + exp(-z)) for a run that fitted and log(1 + exp(z)) for one that
-ran out. A measured peak counts as log(predicted / measured) / PEAK_NOISE. Both are robust and share the priors of
+z = log(limit / predicted) / SHARPNESS, the loss is log(1 + exp(-z)) for a run that fitted and log(1 + exp(z)) for one
+that ran out. A measured peak counts as log(predicted / measured) / PEAK_NOISE. Both are robust and share the priors of
 `constants.py`.
 """
 

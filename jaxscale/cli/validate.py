@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from jaxscale.validate import Predictions, Refusal
 
 COLUMNS = (
-    "id", "step_time_s", "step_time_lower_s", "step_time_upper_s", "mfu", "peak_memory_bytes", "fits", "refused", "constants",
+    "id", "step_time_s", "step_time_lower_s", "step_time_upper_s", "mfu", "peak_memory_bytes", "fits", "refused",
+    "constants",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ IMPOSSIBLE = 1.5  # times the chip's memory: no constant of a software stack exp
 
 
 def with_likely_recompute(runs: Sequence[Run], unstated: Sequence[bool]) -> list[Run]:
-    """Recompute everything in runs that ran, do not say what they recompute, and could not have held all activations."""
+    """Recompute everything in runs that ran, say nothing of recompute, and could not have held all activations."""
     rows = [i for i, (run, blank) in enumerate(zip(runs, unstated, strict=True)) if blank and run.outcome == "ok"]
     changed = list(runs)
     if not rows:

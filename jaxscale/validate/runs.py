@@ -1,6 +1,6 @@
-"""Read a table of measured training runs: each row becomes a shape, a workload, a cluster, a layout and what was measured.
+"""Read a table of measured training runs: each row becomes shape, workload, cluster, layout and what was measured.
 
-The columns are those of the field's published tables: model shape, hardware, batch, degrees, recompute, kernel, outcome.
+The columns are those of published tables: model shape, hardware, batch, degrees, recompute, kernel, outcome.
 A row that is incomplete, contradictory or absurd is refused with the field at fault; the others go on.
 """
 
@@ -92,8 +92,8 @@ def _run(row: Mapping[str, Any]) -> Run:
         )
     if shape.num_heads % layout.tensor or layout.pipeline > shape.num_layers:
         raise SpecError(
-            f"layout: tensor={layout.tensor} must divide num_q_heads={shape.num_heads} and pipeline={layout.pipeline} be "
-            f"at most num_layers={shape.num_layers}"
+            f"layout: tensor={layout.tensor} must divide num_q_heads={shape.num_heads}, and pipeline={layout.pipeline} "
+            f"must be at most num_layers={shape.num_layers}"
         )
     outcome = str(row.get("outcome", "ok"))
     if outcome not in OUTCOMES:
@@ -128,7 +128,7 @@ def _whole(row: Mapping[str, Any], field: str, default: int | None = None) -> in
         number = float(value)
     except (TypeError, ValueError):
         raise SpecError(f"{field}={value!r} must be a whole number") from None
-    if not (number == number and number == int(number) and 0 <= number < 2**53):
+    if not (0 <= number < 2**53 and number == int(number)):
         raise SpecError(f"{field}={value!r} must be a whole number that is not negative")
     return int(number)
 
@@ -258,12 +258,14 @@ def _layout(row: Mapping[str, Any], shape: ModelShape, framework: Framework) -> 
     micro = _whole(row, "micro_batch_seqs", 0) or (batch // (ranks * steps) if steps else 0)
     if not micro:
         micro = 1 if pipeline > 1 else max(batch // ranks, 1)
+    split_sequence = _flag(row, "sp") if "sp" in row else framework.sequence_parallel
     return Layout(
         data=data, fsdp=shards // data, expert=expert, context=context, tensor=tensor, pipeline=pipeline,
-        microbatch_size=micro, sequence_parallel=tensor > 1 and (_flag(row, "sp") if "sp" in row else framework.sequence_parallel),
+        microbatch_size=micro, sequence_parallel=tensor > 1 and split_sequence,
         params_shard=params, grads_shard=grads, optimizer_shard=optim,  # type: ignore[arg-type]
         remat=remat_of(row, framework), schedule="interleaved" if virtual > 1 and pipeline > 1 else "1f1b",
-        virtual_stages=virtual if pipeline > 1 else 1, context_method="all_gather" if framework.gathers_context else "ring",
+        virtual_stages=virtual if pipeline > 1 else 1,
+        context_method="all_gather" if framework.gathers_context else "ring",
     )  # fmt: skip
 
 

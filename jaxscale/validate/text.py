@@ -19,21 +19,21 @@ BAR_FULL = 0.2  # log error that fills it
 def scores_text(rows: Sequence[Scores]) -> str:
     """The scores as a table of fixed width."""
     header = (
-        f"{'source':20s} {'rows':>5s} {'refused':>7s} {'median':>7s} {'p90':>7s} {'bias':>7s} {'in 80%':>6s} {'sweeps':>6s} "
-        f"{'rho':>5s} {'regret':>6s} {'precision':>9s} {'recall':>6s} {'accuracy':>8s} {'memory':>6s}"
+        f"{'source':20s} {'rows':>5s} {'refused':>7s} {'median':>7s} {'p90':>7s} {'bias':>7s} {'in 80%':>6s} "
+        f"{'sweeps':>6s} {'rho':>5s} {'regret':>6s} {'precision':>9s} {'recall':>6s} {'accuracy':>8s} {'memory':>6s}"
     )
     lines = [header]
     for s in rows:
         lines.append(
-            f"{s.name[:20]:20s} {s.predicted:5d} {s.refused:7d} {_percent(s.median_error):>7s} {_percent(s.p90_error):>7s} "
-            f"{_percent(s.bias, sign=True):>7s} {_percent(s.coverage, digits=0):>6s} {s.sweeps:6d} {_plain(s.spearman):>5s} "
-            f"{_percent(s.regret):>6s} {_percent(s.oom_precision):>9s} {_percent(s.oom_recall):>6s} "
-            f"{_percent(s.fit_accuracy):>8s} {_percent(s.memory_error):>6s}"
+            f"{s.name[:20]:20s} {s.predicted:5d} {s.refused:7d} {_percent(s.median_error):>7s} "
+            f"{_percent(s.p90_error):>7s} {_percent(s.bias, sign=True):>7s} {_percent(s.coverage, digits=0):>6s} "
+            f"{s.sweeps:6d} {_plain(s.spearman):>5s} {_percent(s.regret):>6s} "
+            f"{_percent(s.oom_precision):>9s} {_percent(s.oom_recall):>6s} {_percent(s.fit_accuracy):>8s} {_percent(s.memory_error):>6s}"
         )
     notes = (
-        "median, p90, bias: of |error| and error of step time; in 80%: measured times inside the stated interval; rho:",
-        "Spearman within sweeps; regret: of the layout predicted fastest; precision, recall: of out of memory; accuracy:",
-        "of fits or not; memory: median error of measured peaks.",
+        "median, p90, bias: error of step time; in 80%: measured times inside the stated interval; rho: Spearman",
+        "within sweeps; regret: of the layout predicted fastest; precision, recall: of out of memory; accuracy: of",
+        "fits or not; memory: median error of measured peaks.",
     )
     return "\n".join((*lines, "", *notes))
 
@@ -70,7 +70,8 @@ def residuals_text(levels: Sequence[Level]) -> str:
             factor = level.factor
             lines.append(f"\n{factor}")
         lines.append(
-            f"  {level.label[:24]:24s} {level.runs:5d} {100 * level.bias:+6.1f}% |{_bar(level.bias)}| {100 * level.median_error:5.1f}%"
+            f"  {level.label[:24]:24s} {level.runs:5d} {100 * level.bias:+6.1f}% |{_bar(level.bias)}| "
+            f"{100 * level.median_error:5.1f}%"
         )
     return "\n".join(lines)
 
@@ -116,5 +117,6 @@ def write_report(
         figure.update_layout(title=f"Median error by {factor}, %", height=320)
         figures.append(figure)
     parts = [to_html(f, full_html=False, include_plotlyjs=position == 0) for position, f in enumerate(figures)]
-    page = f"<!doctype html><meta charset='utf-8'><title>jaxscale validate</title><pre>{escape(summary)}</pre>{''.join(parts)}"
+    head = "<!doctype html><meta charset='utf-8'><title>jaxscale validate</title>"
+    page = f"{head}<pre>{escape(summary)}</pre>{''.join(parts)}"
     path.write_text(page, encoding="utf-8")

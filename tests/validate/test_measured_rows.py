@@ -74,7 +74,10 @@ def test_no_cell_breaks_the_table(tmp_path_factory, field, value):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("id,hardware\n1,a100\n", "are missing"), ("", "cannot be read"), (table({"hardware": "abacus"}), "no row can be used")],
+    [
+        ("id,hardware\n1,a100\n", "are missing"), ("", "cannot be read"),
+        (table({"hardware": "abacus"}), "no row can be used"),
+    ],
 )  # fmt: skip
 def test_a_file_without_a_usable_row_is_an_error(tmp_path, text, words):
     with pytest.raises(SpecError, match=words):
