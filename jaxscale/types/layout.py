@@ -241,7 +241,7 @@ def format_layout(layout: Layout) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutBatch:
-    """`n` layouts as arrays: the fields of `Layout` but `axis_order`, int64 [n]; choices as indices into their tuples."""
+    """`n` layouts as arrays: the fields of `Layout` but `axis_order`, int64 [n]; choices index their tuples."""
 
     data: np.ndarray
     fsdp: np.ndarray
