@@ -128,7 +128,7 @@ def _step_fit(columns: Mapping[str, np.ndarray], *, draws: int, seed: int) -> La
     )
 
 
-def _joined(*parts: tuple[dict, dict, dict]) -> dict[str, dict]:
+def _joined(*parts: tuple[dict, dict, dict]) -> dict[str, Any]:
     keys = ("constants", "intervals_95", "standard_errors")
     return {
         key: {name: value for part in parts for name, value in part[index].items()} for index, key in enumerate(keys)
