@@ -145,7 +145,7 @@ def _answer(result: SearchResult, rows: Sequence[CheckedLayout], winner: Checked
 def _clusters(results: Sequence[SearchResult]) -> Section:
     columns = [
         Column(name="Cluster"),
-        *(Column(name=n, numeric=True) for n in ("Chips", "Seconds a step", "$ per 1B tokens", "MFU")),
+        *(Column(name=n, numeric=True) for n in ("Chips", "Seconds a step", "Per 1B tokens", "MFU")),
     ]
     rows = []
     for result in sorted((r for r in results if r.ranked), key=lambda r: r.ranked[0].step_time_s):
@@ -154,7 +154,7 @@ def _clusters(results: Sequence[SearchResult]) -> Section:
             Cell(text=result.cluster.name, value=result.cluster.name),
             Cell(text=str(result.cluster.num_chips), value=result.cluster.num_chips),
             Cell(text=format_seconds(e.step_time_s), value=e.step_time_s),
-            Cell(text=format_dollars(e.dollars_per_billion_tokens), value=e.dollars_per_billion_tokens),
+            _money_cell(e),
             Cell(text=f"{e.mfu:.1%}", value=e.mfu),
         ]
         rows.append(Row(cells=cells))
@@ -165,6 +165,11 @@ def _clusters(results: Sequence[SearchResult]) -> Section:
 def _pipeline(e: Estimate, result: SearchResult) -> list[Section]:
     drawing = schedule_drawing(e, result.workload)
     return [] if drawing is None else [Section(anchor="pipeline", heading="Pipeline", blocks=(drawing,))]
+
+
+def _money_cell(e: Estimate) -> Cell:
+    money = e.dollars_per_billion_tokens
+    return Cell(text=format_dollars(money) if money else "unknown", value=money)
 
 
 def _explored(result: SearchResult, rows: Sequence[CheckedLayout]) -> list[Estimate]:
@@ -236,7 +241,7 @@ def _why(
 
 def _table(explored: Sequence[Estimate], rows: Sequence[CheckedLayout]) -> Table:
     ranks = {row.predicted.layout: row for row in rows}
-    names = ("Seconds a step", "MFU", "GiB per device", "$ per 1B tokens", "Tokens/s per chip")
+    names = ("Seconds a step", "MFU", "GiB per device", "Per 1B tokens", "Tokens/s per chip")
     columns = [
         Column(name="#", numeric=True),
         Column(name="Layout"),
@@ -252,7 +257,7 @@ def _table(explored: Sequence[Estimate], rows: Sequence[CheckedLayout]) -> Table
             Cell(text=f"{e.step_time_s:.4g}", value=e.step_time_s),
             Cell(text=f"{e.mfu:.1%}", value=e.mfu),
             Cell(text=f"{e.memory_bytes / GIB:.1f}", value=e.memory_bytes),
-            Cell(text=f"{e.dollars_per_billion_tokens:,.0f}", value=e.dollars_per_billion_tokens),
+            _money_cell(e),
             Cell(text=f"{e.tokens_per_s_per_chip:,.0f}", value=e.tokens_per_s_per_chip),
         ]
         body.append(Row(cells=cells, layout=number, struck=row is not None and not row.passed))
