@@ -47,11 +47,15 @@ def step_times(
     """Assemble the step of every layout; without `bounds` the lower and upper ones are the estimate itself."""
     comm = _communication(p, pieces)
     dispatch_s = p.stack.layer_dispatch_s * sum(pieces.slots.values())
-    forward = _Pass(compute_s=_sum_layers(pieces, "forward_s"), comm_s=comm["forward"], dispatch_s=dispatch_s)
+    copies_s = _host_copies_s(p, pieces)
+    forward = _Pass(
+        compute_s=_sum_layers(pieces, "forward_s"), comm_s=comm["forward"] | {"host": copies_s}, dispatch_s=dispatch_s
+    )
     again = sum(pieces.slots[k] * layer.recompute_s for k, layer in pieces.layers.items())
     backward = _Pass(
         compute_s=_sum_layers(pieces, "backward_s") | {"recompute": again},
-        comm_s={axis: comm["backward"][axis] + comm["recompute"][axis] for axis in comm["backward"]},
+        comm_s={axis: comm["backward"][axis] + comm["recompute"][axis] for axis in comm["backward"]}
+        | {"host": copies_s},
         dispatch_s=dispatch_s * (BACKWARD_LAUNCHES + (again > 0)),
     )
     optimizer_s = _optimizer_s(p, layouts, updated_elements)
@@ -73,6 +77,12 @@ def _sum_layers(pieces: Parts, field: str) -> dict[str, Number]:
         for part, seconds in getattr(layer, field).items():
             totals[part] = totals[part] + pieces.slots[kind] * seconds
     return totals
+
+
+def _host_copies_s(p: Problem, pieces: Parts) -> Number:
+    """Seconds of one microbatch's offloaded activations on their way to the host, and as long on the way back."""
+    moved = sum(pieces.slots[kind] * layer.offloaded_bytes for kind, layer in pieces.layers.items())
+    return moved / p.device.host_bytes_per_s
 
 
 def _communication(p: Problem, pieces: Parts) -> dict[str, dict[str, Number]]:
@@ -113,7 +123,7 @@ def _expose(p: Problem, one: _Pass, hide: Hide) -> dict[str, Number]:
     room = sum(one.compute_s.values())
     exposed = dict(one.compute_s)
     slowdown: Number = 0.0
-    for axis in ("tensor", "expert", "context", "fsdp"):
+    for axis in ("tensor", "expert", "context", "fsdp", "host"):
         left, slower = hide(p, axis, one.comm_s[axis], room)
         room = p.xp.maximum(room - (one.comm_s[axis] - left), 0.0)
         exposed[axis] = left

@@ -22,6 +22,7 @@ TIME_WORDS = {
     "expert": "exposed expert all-to-alls",
     "context": "exposed context-parallel communication",
     "fsdp": "exposed FSDP communication",
+    "host": "exposed copies to and from host memory",
     "data": "exposed gradient reduction over data",
     "contention": "compute slowed by hidden communication",
     "pipeline": "pipeline bubble and sends",

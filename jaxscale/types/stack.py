@@ -44,6 +44,7 @@ class Stack:
     context_overlap: float = 0.8
     expert_overlap: float = 0.0
     pipeline_overlap: float = 0.5
+    host_overlap: float = 0.9  # copies of offloaded activations
     overlap_slowdown: float = 0.1  # compute lost per second of communication hidden behind it
     # Whole step
     step_overhead_s: float = 0.0
