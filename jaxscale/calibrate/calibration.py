@@ -43,10 +43,11 @@ class Calibration:
 
     def stack_for(self, software: Software) -> Stack:
         """The constants of the kernels that `software` uses, as a `Stack`."""
-        values = {c.field: self.value(c) for c in CONSTANTS if c.applies(software)}
+        values: dict[str, Any] = {c.field: self.value(c) for c in CONSTANTS if c.applies(software)}
         base = STACKS.get(self.stack) or Stack(name=self.stack, spmd=False)
         return dataclasses.replace(
-            base, attention_kernel=software.attention_kernel, gathered_logits=float(software.gathered_logits),
+            base, attention_kernel=software.attention_kernel,  # type: ignore[arg-type]
+            gathered_logits=float(software.gathered_logits),
             sigma_log=self.sigma_log, source=self.describe(), **values,
         )  # fmt: skip
 

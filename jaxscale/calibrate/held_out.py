@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def fit_stack(
             held = HeldOut(errors=before, folds=KEPT)
         sigma = _blend(held, start.sigma_log, len(rows)) if held else start.sigma_log
     fitted |= fit_memory(runs, start)
-    provenance = {"rows": _counts(rows)}
+    provenance: dict[str, Any] = {"rows": _counts(rows)}
     if held is not None:
         median, tail = np.median(np.abs(held.errors)), np.quantile(np.abs(held.errors), 0.9)
         provenance["held_out"] = {"left_out": held.folds, "median": _round(median), "p90": _round(tail)}

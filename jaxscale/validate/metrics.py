@@ -53,10 +53,10 @@ def scores_by_source(runs: Sequence[Run], predictions: Predictions, refusals: Se
 
 def scores(name: str, runs: Sequence[Run], predictions: Predictions, rows: np.ndarray, refused: int) -> Scores:
     """Judge the predictions of the runs at `rows`."""
-    measured_s = np.array([runs[i].step_time_s for i in rows])
-    outcome = np.array([runs[i].outcome for i in rows], dtype=object)
+    measured_s = np.array([runs[i].step_time_s for i in rows.tolist()])
+    outcome = np.array([runs[i].outcome for i in rows.tolist()], dtype=object)
     timed = rows[(outcome == "ok") & (measured_s > 0)]
-    truth = np.array([runs[i].step_time_s for i in timed])
+    truth = np.array([runs[i].step_time_s for i in timed.tolist()])
     error = predictions.step_time_s[timed] / truth - 1.0
     inside = (predictions.lower_s[timed] <= truth) & (truth <= predictions.upper_s[timed])
     ranks = [
@@ -67,9 +67,9 @@ def scores(name: str, runs: Sequence[Run], predictions: Predictions, rows: np.nd
         for s in _sweeps(runs, timed)
     ]
     judged = rows[(outcome == "ok") | (outcome == "oom")]
-    oom = np.array([runs[i].outcome == "oom" for i in judged], dtype=bool)
+    oom = np.array([runs[i].outcome == "oom" for i in judged.tolist()], dtype=bool)
     flagged = ~predictions.fits[judged]
-    peak = np.array([runs[i].peak_memory_bytes for i in rows])
+    peak = np.array([runs[i].peak_memory_bytes for i in rows.tolist()])
     known = np.isfinite(peak)
     memory_error = predictions.peak_memory_bytes[rows][known] / peak[known] - 1.0
     return Scores(
@@ -85,7 +85,7 @@ def scores(name: str, runs: Sequence[Run], predictions: Predictions, rows: np.nd
 def _sweeps(runs: Sequence[Run], timed: np.ndarray) -> list[np.ndarray]:
     """Places within `timed` of runs that differ in layout and kernels only."""
     groups: dict[tuple[str, str], list[int]] = {}
-    for place, row in enumerate(timed):
+    for place, row in enumerate(timed.tolist()):
         groups.setdefault((runs[row].group, runs[row].comparable), []).append(place)
     return [np.array(places) for places in groups.values() if len(places) >= SMALLEST_SWEEP]
 

@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from jaxscale.calibrate import Run, calibration_for
 from jaxscale.calibrate.table import blocks, estimates
 
@@ -20,8 +18,8 @@ def with_likely_recompute(runs: Sequence[Run], unstated: Sequence[bool]) -> list
     blank_runs = [runs[i] for i in rows]
     for block in blocks(blank_runs, lambda run: calibration_for(run.software.stack, run.chip).stack_for(run.software)):
         over = estimates(block).memory_bytes / block.problem.device.usable_hbm_bytes
-        for place in np.flatnonzero(over > IMPOSSIBLE):
-            run = blank_runs[block.rows[place]]
+        for row in block.rows[over > IMPOSSIBLE].tolist():
+            run = blank_runs[row]
             layout = dataclasses.replace(run.layout, remat="full")
-            changed[rows[block.rows[place]]] = dataclasses.replace(run, layout=layout)
+            changed[rows[row]] = dataclasses.replace(run, layout=layout)
     return changed

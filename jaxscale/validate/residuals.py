@@ -53,7 +53,7 @@ def log_errors(runs: Sequence[Run], predictions: Predictions) -> np.ndarray:
 def residual_levels(runs: Sequence[Run], predictions: Predictions) -> list[Level]:
     """Errors by factor: one entry for every value, or bin of values; factors that do not vary are left out."""
     errors = log_errors(runs, predictions)
-    timed = np.flatnonzero(np.isfinite(errors))
+    timed = np.flatnonzero(np.isfinite(errors)).tolist()
     levels: list[Level] = []
     columns: dict[str, list[float | str]] = {name: [read(runs[i]) for i in timed] for name, read in FACTORS.items()}
     total = sum(predictions.time_parts_s.values())

@@ -60,7 +60,7 @@ def read_runs(path: str | Path) -> tuple[list[Run], list[Refusal]]:
     unstated: list[bool] = []
     refusals: list[Refusal] = []
     for row in table.to_dict("records"):
-        values = {k: v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}
+        values = {str(k): v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}
         try:
             runs.append(_run(values))
             unstated.append("recompute" not in values)

@@ -28,7 +28,8 @@ def scores_text(rows: Sequence[Scores]) -> str:
             f"{s.name[:20]:20s} {s.predicted:5d} {s.refused:7d} {_percent(s.median_error):>7s} "
             f"{_percent(s.p90_error):>7s} {_percent(s.bias, sign=True):>7s} {_percent(s.coverage, digits=0):>6s} "
             f"{s.sweeps:6d} {_plain(s.spearman):>5s} {_percent(s.regret):>6s} "
-            f"{_percent(s.oom_precision):>9s} {_percent(s.oom_recall):>6s} {_percent(s.fit_accuracy):>8s} {_percent(s.memory_error):>6s}"
+            f"{_percent(s.oom_precision):>9s} {_percent(s.oom_recall):>6s} "
+            f"{_percent(s.fit_accuracy):>8s} {_percent(s.memory_error):>6s}"
         )
     notes = (
         "median, p90, bias: error of step time; in 80%: measured times inside the stated interval; rho: Spearman",
@@ -93,7 +94,7 @@ def write_report(
     from plotly.io import to_html
 
     errors = log_errors(runs, predictions)
-    timed = np.flatnonzero(np.isfinite(errors))
+    timed = np.flatnonzero(np.isfinite(errors)).tolist()
     scatter = go.Figure()
     for name in sorted({runs[i].group for i in timed}):
         rows = [i for i in timed if runs[i].group == name]
