@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.sharding import PartitionSpec
-from optax import contrib
 
 from jaxscale.errors import SpecError, nearest
 from jaxscale.runtime.comms.collectives import all_gather_dim, slice_dim
 from jaxscale.runtime.options import TrainOptions
-from jaxscale.runtime.placement.params import ParamPlan, cut, gather, is_plan, local_shape
+from jaxscale.runtime.placement.params import ParamPlan, is_plan, local_shape
+from jaxscale.runtime.placement.rules import Axes
 from jaxscale.runtime.program.program import Program
 from jaxscale.types.layout import Shard
 from jaxscale.zoo import EXPERT_DIM, LAYERS_DIM
@@ -27,6 +27,7 @@ Params = Any
 
 # Quintic coefficients of Muon's Newton-Schulz iteration (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 5
 _ROUNDING_SEED = 0x5A
 _MUON_RMS = 0.2  # root mean square of an update, AdamW's (Liu et al., arXiv 2502.16982, eq. 4)
 
@@ -140,24 +141,39 @@ def _over_stack(function: Callable[..., Any], num_stacked: int) -> Callable[...,
     return lambda *args: lax.map(lambda row: inner(*row), args)
 
 
+def _matrix_splits(plan: ParamPlan, level: Shard, stacked: int) -> list[tuple[int, Axes]]:
+    """What splits one matrix of a stack, outermost first; stacked dims are split too, into independent matrices."""
+    by_model = list(enumerate(plan.model_axes))
+    return [(dim - stacked, axes) for dim, axes in (*by_model, *plan.steps("none", level)) if dim >= stacked]
+
+
 def _whole(x: Array, plan: ParamPlan, level: Shard, stacked: int) -> Array:
     """Gather one matrix from all devices that hold a part of it."""
-    x = gather(x, plan, level, "none", offset=stacked)
-    for dim, axes in enumerate(plan.model_axes[stacked:]):
+    for dim, axes in reversed(_matrix_splits(plan, level, stacked)):
         x = all_gather_dim(x, axes, dim)
     return x
 
 
 def _part(x: Array, plan: ParamPlan, level: Shard, stacked: int) -> Array:
     """The part of one matrix that this device holds."""
-    for dim, axes in enumerate(plan.model_axes[stacked:]):
+    for dim, axes in _matrix_splits(plan, level, stacked):
         x = slice_dim(x, axes, dim)
-    return cut(x, plan, "none", level, offset=stacked)
+    return x
+
+
+def newton_schulz(matrix: Array) -> Array:
+    """The nearest matrix, roughly, whose singular values are all one (Muon)."""
+    a, b, c = _NEWTON_SCHULZ
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = wide / (jnp.linalg.norm(wide) + 1e-7)
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.T if wide is not matrix else x
 
 
 def _orthogonalize(program: Program, updates: Params) -> Params:
     level = program.layout.optimizer_shard
-    coefficients = jnp.asarray(_NEWTON_SCHULZ, jnp.float32)
 
     def leaf(plan: ParamPlan, update: Any) -> Any:
         if isinstance(update, optax.MaskedNode):
@@ -166,10 +182,10 @@ def _orthogonalize(program: Program, updates: Params) -> Params:
 
         def one(shard: Array) -> Array:
             whole = _whole(shard.astype(jnp.float32), plan, level, stacked)
-            rows = whole.shape[0] if plan.dims[-1] != "d_model" else -1
-            matrix = whole.reshape(rows, -1) if rows > 0 else whole.reshape(-1, whole.shape[-1])
-            direction = contrib.orthogonalize_via_newton_schulz(matrix, coefficients)
-            scaled = direction * (_MUON_RMS * max(matrix.shape) ** 0.5)
+            # Heads and their width are one dim of the matrix, its output before attention and its input after.
+            rows, columns = (-1, whole.shape[-1]) if plan.dims[-1] == "d_model" else (whole.shape[0], -1)
+            matrix = whole.reshape(rows, columns)
+            scaled = newton_schulz(matrix) * (_MUON_RMS * max(matrix.shape) ** 0.5)
             return _part(scaled.reshape(whole.shape), plan, level, stacked).astype(shard.dtype)
 
         return _over_stack(one, stacked)(update)
@@ -224,7 +240,7 @@ def optimizer_specs(program: Program, state: Any) -> Any:
             return PartitionSpec()
         if leaf.shape == local_shape(plan, level, program.rules):
             return plan.spec(level)
-        return PartitionSpec(*(axes or None for axes in plan.model_axes[: _num_stacked(plan)]))
+        return PartitionSpec(*(axes or None for axes in plan.axes_by_dim(level)[: _num_stacked(plan)]))
 
     return jax.tree_util.tree_map_with_path(spec, state)
 

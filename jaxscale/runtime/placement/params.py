@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-from jaxscale.runtime.comms.collectives import all_gather_dim, all_sum, slice_dim, sum_scatter_dim
+from jaxscale.runtime.comms.collectives import all_gather_dim, all_sum, sum_scatter_dim
 from jaxscale.runtime.placement.rules import (
     DIM_AXIS,
     GRADIENT_AXES,
@@ -133,13 +133,6 @@ def scatter_sum(x: Array, plan: ParamPlan, source: Shard, target: Shard, *, offs
     """Reduce-scatter partial sums at level `source` to shards at the narrower level `target`."""
     for dim, axes in plan.steps(source, target):
         x = sum_scatter_dim(x, axes, dim - offset)
-    return x
-
-
-def cut(x: Array, plan: ParamPlan, source: Shard, target: Shard, *, offset: int = 0) -> Array:
-    """This device's shard at `target` of a value it holds at the wider level `source`; no collective."""
-    for dim, axes in plan.steps(source, target):
-        x = slice_dim(x, axes, dim - offset)
     return x
 
 
