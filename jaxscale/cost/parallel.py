@@ -92,12 +92,13 @@ class Network:
         """Where the TPU compiler turns a reduce-scatter into an all-reduce and a slice.
 
         libtpu 0.0.52 does so for a group of every device of a slice of more than one host (4 chips); groups of a part
-        of the slice are scattered. Seen by compiling `lax.psum_scatter` for v5p, v5e and v6e slices.
+        of the slice are scattered, and so is everything on chips of two devices (TPU7x). Seen by compiling
+        `lax.psum_scatter` for v5p, v5e, v6e and TPU7x slices.
         """
         if kind != "reduce-scatter" or self.p.device.kind != "tpu" or not self.p.stack.spmd:
             return 0.0
-        devices = self.p.num_chips * self.p.devices_per_chip
-        return (size == devices) & (self.p.num_chips > CHIPS_PER_TPU_HOST)
+        whole = (size == self.p.num_chips) & (self.p.devices_per_chip == 1)
+        return whole & (self.p.num_chips > CHIPS_PER_TPU_HOST)
 
 
 def network(p: Problem, layouts: LayoutBatch) -> Network:
