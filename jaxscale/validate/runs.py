@@ -149,12 +149,18 @@ def _weight(row: Mapping[str, Any]) -> float:
     return weight
 
 
+def _word(row: Mapping[str, Any], field: str) -> str:
+    if field not in row:
+        raise SpecError(f"{field} is missing")
+    return str(row[field])
+
+
 def _flag(row: Mapping[str, Any], field: str) -> bool:
     return str(row.get(field, "")).strip().lower() in ("true", "1", "1.0")
 
 
 def _shape(row: Mapping[str, Any]) -> ModelShape:
-    kind = str(row["mlp_type"]).lower()
+    kind = _word(row, "mlp_type").lower()
     if kind not in ("swiglu", "geglu", "gelu", "relu"):
         raise SpecError(f"mlp_type={kind!r} is not one of swiglu, geglu, gelu, relu")
     gated = kind in ("swiglu", "geglu")
@@ -189,7 +195,7 @@ def _shape(row: Mapping[str, Any]) -> ModelShape:
 
 
 def _cluster(row: Mapping[str, Any]) -> Cluster:
-    hardware, chips = _hardware(str(row["hardware"])), _whole(row, "num_chips")
+    hardware, chips = _hardware(_word(row, "hardware")), _whole(row, "num_chips")
     if hardware.startswith("tpu"):
         return _tpu_cluster(hardware.removeprefix("tpu-"), chips, str(row.get("variant", "")))
     node = min(_whole(row, "chips_per_node", 8), chips)

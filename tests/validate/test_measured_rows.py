@@ -60,7 +60,13 @@ def test_a_bad_row_is_refused_and_the_rest_goes_on(tmp_path, change, words):
     assert words in refusal.reason
 
 
-@given(field=st.sampled_from(sorted(ROW)), value=st.one_of(st.integers(-5, 10**6), st.floats(), st.text(max_size=8)))
+# A bare carriage return or newline would end the row: no cell can hold one unquoted.
+_TEXT = st.characters(exclude_categories=["Cc", "Cs"])
+
+
+@given(
+    field=st.sampled_from(sorted(ROW)), value=st.one_of(st.integers(-5, 10**6), st.floats(), st.text(_TEXT, max_size=8))
+)
 @settings(max_examples=40, deadline=None)
 def test_no_cell_breaks_the_table(tmp_path_factory, field, value):
     """Whatever one cell holds, the row is a run or a refusal with a reason, and the row beside it is read."""
