@@ -4,10 +4,11 @@
     python experiments/peers/llm_analysis_rows.py RUNS.csv
 
 llm-analysis (github.com/cli99/llm-analysis) is not a dependency of jaxscale. Its settings are those of its README:
-half of peak FLOP/s, nine tenths of memory bandwidth. It has no pipeline bubble: m microbatches over p stages are counted here
-as (m + p - 1) / m. It wants an MLP width that d_model divides: a gated MLP is given to it as a plain one of the nearest
-such width with as many parameters. A run that it cannot express (experts, context parallelism, an unknown chip), or for
-which it raises (it does where it thinks memory is short), is refused; jaxscale is judged on the same rows.
+half of peak FLOP/s, nine tenths of memory bandwidth. It has no pipeline bubble: m microbatches over p stages are
+counted here as (m + p - 1) / m. It wants an MLP width that d_model divides: a gated MLP is given to it as a plain one
+of the nearest such width with as many parameters. A run that it cannot express (experts, context parallelism, an
+unknown chip), or for which it raises (as where it thinks memory is short), is refused; jaxscale is judged on the same
+rows.
 """
 
 import argparse
