@@ -36,6 +36,10 @@ class MeasurementError(JaxscaleError):
     """A measurement that did not produce a number."""
 
 
+class StoreError(JaxscaleError):
+    """A store of measurements that cannot be opened, written or believed."""
+
+
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Return `" Did you mean a, b?"` for the known names closest to `name`, or an empty string."""
     close = difflib.get_close_matches(name.lower(), list(known), n=count, cutoff=0.5)

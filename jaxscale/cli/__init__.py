@@ -23,6 +23,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("jaxscale.cli.check", "Compare predictions with the compiler over a grid of layouts."),
     "cache": ("jaxscale.cli.cache", "Look at the kept compile results, or clear them."),
     "twin": ("jaxscale.cli.twin", "Run a layout's small twin on emulated devices against one device."),
+    "measure": ("jaxscale.cli.measure", "Run a layout's real step on devices that are there, or emulated."),
+    "runs": ("jaxscale.cli.runs", "List, compare, export and check stored measurements."),
     "bench": ("jaxscale.cli.bench", "Measure how fast jaxscale itself is."),
 }
 

@@ -1,0 +1,151 @@
+"""`jaxscale measure`: the real step of one layout on devices that are there, or emulated."""
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from jaxscale.cli.common import Request, json_option, print_json, request_options
+from jaxscale.cli.progress import Bars
+from jaxscale.cost import estimate, metrics, problem
+from jaxscale.errors import MeasurementError
+from jaxscale.types.measurement import Measurement, MeasureRequest
+from jaxscale.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STORE_VARIABLE = "JAXSCALE_STORE"
+
+
+@click.command()
+@request_options(layout=True)
+@click.option("--steps", default=10, show_default=True, type=click.IntRange(1), metavar="N", help="Timed steps.")
+@click.option("--warmup", default=2, show_default=True, type=click.IntRange(0), metavar="N", help="Steps before them.")
+@click.option("--seed", default=0, type=click.IntRange(0), help="Of parameters and tokens.")
+@click.option(
+    "--watchdog", default=600.0, show_default=True, type=click.FloatRange(0, min_open=True), metavar="S",
+    help="Seconds without a sign of life that count as a hang.",
+)  # fmt: skip
+@click.option("--trace", default="", metavar="DIR", help="Leave a profiler trace of two more steps there.")
+@click.option("--store", metavar="FILE", help=f"Keep the record in this store.  [default: ${STORE_VARIABLE}]")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@json_option
+def command(
+    request: Request, steps: int, warmup: int, seed: int, watchdog: float, trace: str, store: str | None, quiet: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Run a layout's real training step and measure it.
+
+    \b
+    jaxscale measure tiny.yaml --cluster cpu:8 --layout "fsdp=4,tensor=2" \\
+        --seq-len 128 --global-batch-size 8 --store runs.db
+
+    A cluster cpu:N is emulated on this machine; any other must be there. The step runs in a process of its own: out of
+    memory, NaN, a hang and a crash are results, kept in the store like any other (and the exit code is 2).
+    """
+    from jaxscale.measure import measure
+
+    asked = MeasureRequest(
+        shape=request.shape, workload=request.workload, layout=request.only_layout, cluster=request.cluster,
+        num_steps=steps, num_warmup_steps=warmup, seed=seed, trace_dir=trace,
+    )  # fmt: skip
+    keeper = _open_store(store or os.environ.get(STORE_VARIABLE))
+    with Bars(quiet=quiet) as bars:
+        bars.said(f"measuring {asked.shape.name} as {asked.layout} on {asked.cluster.name}")
+        result = with_utilisation(measure(asked, watchdog_s=watchdog))
+    if keeper is not None:
+        keeper.save(result)
+    if as_json:
+        print_json(to_json(result))
+    else:
+        _print(result)
+    if result.status != "ok":
+        raise MeasurementError(f"{result.status}: {result.message}")
+
+
+def _open_store(address: str | None):
+    """Open the store before the run, so that one that cannot be written costs no measurement."""
+    if not address:
+        return None
+    from jaxscale.study import Store
+
+    return Store(address)
+
+
+def with_utilisation(measurement: Measurement) -> Measurement:
+    """The measurement with MFU and HFU: FLOPs by the cost model's convention, time as measured."""
+    median_s = measurement.median_s
+    if median_s is None:
+        return measurement
+    asked = measurement.request
+    predicted = estimate(asked.shape, asked.workload, asked.cluster, asked.layout)
+    p = problem(asked.shape, asked.workload, asked.cluster)
+    devices = asked.cluster.num_devices
+    return dataclasses.replace(
+        measurement,
+        mfu=float(metrics.mfu(p, predicted.model_flops * devices, median_s)),
+        hfu=float(metrics.mfu(p, predicted.hardware_flops * devices, median_s)),
+    )
+
+
+def to_json(measurement: Measurement) -> dict:
+    """The record as `--json` prints it: what was stored, and what follows from it."""
+    from jaxscale.aot.codec import encode
+
+    return encode(measurement) | {
+        "layout_text": str(measurement.request.layout),
+        "step_time_s": measurement.median_s,
+        "spread_s": measurement.spread_s,
+        "outliers": list(measurement.outliers),
+        "loss_is_finite": measurement.loss_is_finite,
+        "loss_falls": measurement.loss_falls,
+        "tokens_per_s_per_chip": measurement.tokens_per_s_per_chip,
+    }
+
+
+def _print(measurement: Measurement) -> None:
+    from jaxscale.report.terminal import console, title
+
+    asked = measurement.request
+    out = console()
+    out.print(title(asked.shape, asked.workload, asked.cluster))
+    out.print(f"[bold]{measurement.status}[/] {asked.layout}")
+    out.print()
+    out.print(figures(measurement))
+
+
+def figures(measurement: Measurement) -> "Table":
+    """Figures of one measurement, those that it has."""
+    from rich.table import Table
+
+    m = measurement
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_row("run", f"{m.identifier[:8]}, {m.started_at}")
+    table.add_row("devices", f"{m.num_devices} x {m.device_kind or 'unknown'}")
+    if m.median_s is not None and m.spread_s is not None:
+        spread = f"+- {format_seconds(m.spread_s)} over {len(m.step_times_s)} steps"
+        table.add_row("step", f"{format_seconds(m.median_s)} {spread}, {_count(len(m.outliers), 'outlier')}")
+    if m.mfu is not None and m.hfu is not None:
+        table.add_row("MFU, HFU", f"{m.mfu:.1%}, {m.hfu:.1%} of the cluster's stated peak")
+    if m.warmup_times_s:
+        table.add_row("warm-up", ", ".join(map(format_seconds, m.warmup_times_s)))
+    if m.compile_s:
+        table.add_row("compile", f"{format_seconds(m.compile_s)}, after {format_seconds(m.lower_s)} of lowering")
+    if m.memory_source != "none":
+        whose = {"device": "of the fullest device", "process": "of the whole process, compiler included"}
+        table.add_row("peak memory", f"{format_bytes(m.peak_memory_bytes)} {whose[m.memory_source]}")
+    if m.losses:
+        verdict = "falls" if m.loss_falls else "does NOT fall"
+        table.add_row("loss", f"{m.losses[0]:.4f} to {m.losses[-1]:.4f}, {verdict}")
+    if m.surroundings:
+        s = m.surroundings
+        load = f"{s.load_before:.1f} before, {s.load_after:.1f} after, on {_count(s.num_cores, 'core')}"
+        table.add_row("host", f"{s.host}; load {load}")
+        table.add_row("revision", s.git_revision or f"source {s.source_digest[:12]}")
+    return table
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

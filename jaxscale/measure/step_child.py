@@ -1,0 +1,119 @@
+"""One measurement, in a process of its own: a `MeasureRequest` as JSON on stdin, events on a pipe.
+
+Run as `python -m jaxscale.measure.step_child PIPE`.
+"""
+
+import json
+import math
+import resource
+import sys
+import time
+from typing import Any
+
+from jaxscale.aot.codec import decode
+from jaxscale.errors import MeasurementError
+from jaxscale.measure.events import Reporter, die_with_parent
+from jaxscale.types.measurement import MeasureRequest
+
+KIB = 1024
+TRACED_STEPS = 2
+
+
+def main(arguments: list[str]) -> None:
+    """Read a request, run it, report every phase as it ends."""
+    die_with_parent()
+    report = Reporter(int(arguments[0]))
+    request: MeasureRequest = decode(MeasureRequest, json.load(sys.stdin))
+    try:
+        run(request, report)
+    except Exception as error:  # the end of a process: whatever went wrong is told to the one that asked
+        words = str(error).strip().partition("\n" + "-" * 20)[0]  # without JAX's remark on its tracebacks
+        report(phase="error", message=f"{type(error).__name__}: {words}")
+
+
+def run(request: MeasureRequest, report: Reporter) -> None:
+    """Compile, warm up, time the steps, and look at memory."""
+    devices = take_devices(request.cluster.num_devices, emulated=request.emulated)
+    report(phase="devices", device_kind=devices[0].device_kind, num_devices=len(devices))
+    step, compiled = _compile(request, devices, report)
+    state, batch = _initial(request, step, report)
+    for phase, count in (("warmup", request.num_warmup_steps), ("step", request.num_steps)):
+        for _ in range(count):
+            state, loss, seconds = timed_step(compiled, state, batch)
+            report(phase=phase, seconds=seconds, loss=loss)
+            if not math.isfinite(loss):
+                return
+    peak_bytes, source = peak_memory(devices)
+    report(phase="memory", peak_memory_bytes=peak_bytes, memory_source=source)
+    if request.trace_dir:
+        _trace(request.trace_dir, compiled, state, batch)
+    report(phase="done")
+
+
+def take_devices(count: int, *, emulated: bool) -> list[Any]:
+    """Emulate `count` devices, or take what is there."""
+    import jax
+
+    if emulated:
+        jax.config.update("jax_num_cpu_devices", count)
+    devices = jax.devices()
+    if len(devices) < count:
+        raise MeasurementError(f"{count} devices are needed, {len(devices)} are there: {devices[0].device_kind}")
+    return devices[:count]
+
+
+def _compile(request: MeasureRequest, devices: list[Any], report: Reporter) -> tuple[Any, Any]:
+    from jaxscale.runtime import build_step
+
+    started = time.perf_counter()
+    step = build_step(request.shape, request.workload, request.layout, devices, seed=request.seed)
+    lowered = step.lower()
+    between = time.perf_counter()
+    compiled = lowered.compile()
+    report(phase="compile", lower_s=between - started, compile_s=time.perf_counter() - between)
+    return step, compiled
+
+
+def _initial(request: MeasureRequest, step: Any, report: Reporter) -> tuple[Any, Any]:
+    import jax
+
+    from jaxscale.runtime.data import SyntheticTokens, load_batch
+
+    started = time.perf_counter()
+    state = jax.block_until_ready(step.init())
+    source = SyntheticTokens(seq_len=request.workload.seq_len, vocab_size=request.shape.vocab_size, seed=request.seed)
+    batch = jax.block_until_ready(load_batch(source, 0, request.workload, step.batch_sharding))
+    report(phase="init", init_s=time.perf_counter() - started)
+    return state, batch
+
+
+def timed_step(compiled: Any, state: Any, batch: Any) -> tuple[Any, float, float]:
+    """Run one step until the last device is done; returns the new state, the loss and the seconds."""
+    import jax
+
+    started = time.perf_counter()
+    state, metrics = jax.block_until_ready(compiled(state, batch))
+    seconds = time.perf_counter() - started
+    return state, float(metrics["loss"]), seconds
+
+
+def peak_memory(devices: list[Any]) -> tuple[float, str]:
+    """Peak bytes of the fullest device by its own statistics; else of this process, which emulates them all."""
+    stats = [device.memory_stats() for device in devices]
+    peaks = [float(found["peak_bytes_in_use"]) for found in stats if found and "peak_bytes_in_use" in found]
+    if peaks:
+        return max(peaks), "device"
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB), "process"
+
+
+def _trace(folder: str, compiled: Any, state: Any, batch: Any) -> None:
+    """A profiler trace of further steps: tracing costs time, so they do not count."""
+    import jax
+
+    with jax.profiler.trace(folder):
+        for _ in range(TRACED_STEPS):
+            state, _, _ = timed_step(compiled, state, batch)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

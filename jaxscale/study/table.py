@@ -1,0 +1,78 @@
+"""The store's rows as a CSV or Parquet file, and back without loss: the record travels as JSON in a column."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from jaxscale.errors import StoreError
+from jaxscale.study.schema import MEASUREMENTS
+from jaxscale.study.store import Row, fault_of
+
+COLUMNS = tuple(column.name for column in MEASUREMENTS.columns)
+_WHOLE = ("seq_len", "global_batch_size")
+_OPTIONAL = ("step_time_s", "mfu")
+
+
+def write_table(rows: list[Row], path: Path) -> None:
+    """Write rows to `path`; its ending says whether as CSV or Parquet."""
+    import pandas as pd
+
+    kind = _kind(path)
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        if kind == "csv":
+            frame.to_csv(temporary, index=False)
+        else:
+            frame.to_parquet(temporary, index=False)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def read_table(path: Path) -> list[Row]:
+    """Read rows that `write_table` wrote; every record must be what was saved."""
+    import pandas as pd
+
+    kind = _kind(path)
+    try:
+        frame = _read_csv(path) if kind == "csv" else pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read as exported runs: {error}") from error
+    missing = [name for name in COLUMNS if name not in frame.columns]
+    if missing:
+        raise StoreError(f"{path}: columns {', '.join(missing)} missing; only `jaxscale runs export` makes such files")
+    rows = [_plain(row) for row in frame[list(COLUMNS)].to_dict("records")]
+    for line, row in enumerate(rows, start=1):
+        if what := fault_of(row):
+            raise StoreError(f"{path}: row {line}: {what}")
+    return rows
+
+
+def _read_csv(path: Path) -> Any:
+    import pandas as pd
+
+    return pd.read_csv(
+        path,
+        dtype={name: str for name in COLUMNS if name not in (*_WHOLE, *_OPTIONAL)},
+        keep_default_na=False,
+        na_values={name: [""] for name in _OPTIONAL},
+        float_precision="round_trip",  # pandas' default may be off in the last digit
+    )
+
+
+def _plain(row: dict[Any, Any]) -> Row:
+    """A row of a frame as plain Python values; what a frame has as NaN is None."""
+    plain: Row = {str(name): value for name, value in row.items()}
+    plain |= {name: int(plain[name]) for name in _WHOLE}
+    return plain | {name: None if plain[name] != plain[name] else float(plain[name]) for name in _OPTIONAL}
+
+
+def _kind(path: Path) -> str:
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("csv", "parquet"):
+        raise StoreError(f"{path}: the file's ending must be .csv or .parquet")
+    if kind == "parquet" and not importlib.util.find_spec("pyarrow"):
+        raise StoreError(f"{path}: Parquet needs pyarrow, which is not installed: pip install pyarrow, or use .csv")
+    return kind
