@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "cache": ("jaxscale.cli.cache", "Look at the kept compile results, or clear them."),
     "twin": ("jaxscale.cli.twin", "Run a layout's small twin on emulated devices against one device."),
     "measure": ("jaxscale.cli.measure", "Run a layout's real step on devices that are there, or emulated."),
+    "probe": ("jaxscale.cli.probe", "Measure this machine's devices and write them as a cluster file."),
     "runs": ("jaxscale.cli.runs", "List, compare, export and check stored measurements."),
     "bench": ("jaxscale.cli.bench", "Measure how fast jaxscale itself is."),
 }
