@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench clean
+.PHONY: help demo test test-slow check bench docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -27,8 +27,12 @@ check: $(STAMP) ## Linter, formatter and type checker
 bench: $(STAMP) ## How fast jaxscale itself is
 	$(BIN)/jaxscale bench search
 
+docs: $(STAMP) ## Build the documentation site into site/
+	$(BIN)/pip install -q -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean: ## Remove the virtual environment and what runs left behind
-	rm -rf .venv report.html .pytest_cache .ruff_cache build dist
+	rm -rf .venv report.html .pytest_cache .ruff_cache build dist site
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
