@@ -16,5 +16,7 @@ def on_page_content(page_html: str, **_: Any) -> str:
 
 
 def _mathml(formula: re.Match[str]) -> str:
-    display = "block" if formula[2] == "[" else "inline"
-    return convert(html.unescape(formula[3]).strip(), display=display)
+    text = html.unescape(formula[3]).strip()
+    if formula[2] == "(":
+        return convert(text)
+    return f'<div class="formula">{convert(text, display="block")}</div>'

@@ -52,3 +52,9 @@ def test_schedules_are_drawn(site: Path) -> None:
     page = (site / "concepts/pipelines/index.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 4
     assert "Pipeline schedule zero_bubble" in page
+
+
+def test_fields_of_dataclasses_are_listed(site: Path) -> None:
+    page = (site / "reference/python/index.html").read_text(encoding="utf-8")
+    assert "jaxscale.types.Layout.microbatch_size" in page
+    assert "sequences of one microbatch on one batch shard" in page
