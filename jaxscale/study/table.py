@@ -37,7 +37,8 @@ def read_table(path: Path) -> list[Row]:
 
     kind = _kind(path)
     try:
-        frame = _read_csv(path) if kind == "csv" else pd.read_parquet(path)
+        # As text: pandas' parser of numbers has been off in the last digit, and takes a model named NA for none.
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False) if kind == "csv" else pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read as exported runs: {error}") from error
     missing = [name for name in COLUMNS if name not in frame.columns]
@@ -50,23 +51,15 @@ def read_table(path: Path) -> list[Row]:
     return rows
 
 
-def _read_csv(path: Path) -> Any:
-    import pandas as pd
-
-    return pd.read_csv(
-        path,
-        dtype={name: str for name in COLUMNS if name not in (*_WHOLE, *_OPTIONAL)},
-        keep_default_na=False,
-        na_values={name: [""] for name in _OPTIONAL},
-        float_precision="round_trip",  # pandas' default may be off in the last digit
-    )
-
-
 def _plain(row: dict[Any, Any]) -> Row:
-    """A row of a frame as plain Python values; what a frame has as NaN is None."""
+    """A row of a frame as plain Python values: numbers from text, and None for what is empty."""
     plain: Row = {str(name): value for name, value in row.items()}
     plain |= {name: int(plain[name]) for name in _WHOLE}
-    return plain | {name: None if plain[name] != plain[name] else float(plain[name]) for name in _OPTIONAL}
+    return plain | {name: _number(plain[name]) for name in _OPTIONAL}
+
+
+def _number(value: Any) -> float | None:
+    return None if value in ("", None) or value != value else float(value)
 
 
 def _kind(path: Path) -> str:
