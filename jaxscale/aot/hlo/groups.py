@@ -13,10 +13,10 @@ import numpy as np
 
 _LISTS = re.compile(r"replica_groups=(\{(?:\{[\d,]*\},?)*\})")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_MESH = re.compile(r"replica_groups=@?(?:mesh)?<([^>]*)>[^{]*\{([^}]*)\}")
+_MESH = re.compile(r"replica_groups=@?(?:mesh)?[<\[]([^>\]]*=[^>\]]*)[>\]][^{]*\{([^}]*)\}")
 _PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 _PAIR = re.compile(r"\{(\d+),(\d+)\}")
-_SUB_AXIS = re.compile(r'"?([\w.\-]+)"?(?::\((\d+)\)(\d+))?')
+_SUB_AXIS = re.compile(r"[\"']?([\w.\-]+)[\"']?(?::\((\d+)\)(\d+))?")
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -39,6 +39,8 @@ def replica_groups(attributes: str, num_devices: int) -> Groups:
 
     >>> replica_groups("replica_groups=[2,4]<=[2,2,2]T(1,0,2)", 8)
     ((0, 1, 4, 5), (2, 3, 6, 7))
+    >>> replica_groups("replica_groups=mesh['data'=2,'tensor'=2] {'data'}, use_global_device_ids=true", 4)
+    ((0, 2), (1, 3))
     """
     if match := _LISTS.search(attributes):
         groups = re.findall(r"\{([\d,]+)\}", match.group(1)[1:-1])
@@ -73,7 +75,10 @@ def _iota_groups(shape: str, reshape: str, transpose: str | None) -> Groups:
 
 @lru_cache(maxsize=4096)
 def _mesh_groups(mesh: str, axes: str) -> Groups:
-    """`@mesh<"a"=2,"b"=4> {"b"}`, or with part of an axis: `{"b":(2)2}`, the 2 after the first factor 2."""
+    """Groups by the names of axes: `@mesh<"a"=2,"b"=4> {"b"}`, or in newer text `mesh['a'=2,'b'=4] {'b'}`.
+
+    Part of an axis is `{"b":(2)2}`: the 2 after the first factor 2.
+    """
     sizes = {name.strip().strip("\"'"): int(size) for name, size in (p.split("=") for p in mesh.split(","))}
     wanted: dict[str, list[tuple[int, int]]] = {}
     for name, pre, size in _SUB_AXIS.findall(axes):
