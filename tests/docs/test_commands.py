@@ -7,7 +7,7 @@ import click
 import pytest
 
 from jaxscale.cli import cli, main
-from tests.docs.blocks import ROOT, Command, commands, files
+from .blocks import ROOT, Command, commands, files
 
 COMMANDS = commands()
 FAST = [command for command in COMMANDS if not command.slow]

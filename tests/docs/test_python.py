@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.docs.blocks import ROOT, Block, blocks
+from .blocks import ROOT, Block, blocks
 
 PYTHON = [block for block in blocks() if block.language == "python"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxscale.cli import VERBS
-from tests.docs.blocks import ROOT
+from .blocks import ROOT
 
 pytest.importorskip("material")
 pytest.importorskip("mkdocstrings")
