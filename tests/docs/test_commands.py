@@ -7,6 +7,7 @@ import click
 import pytest
 
 from jaxscale.cli import cli, main
+
 from .blocks import ROOT, Command, commands, files
 
 COMMANDS = commands()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxscale.cli import VERBS
+
 from .blocks import ROOT
 
 pytest.importorskip("material")
