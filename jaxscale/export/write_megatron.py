@@ -1,0 +1,185 @@
+"""A layout as Megatron-LM arguments (`pretrain_gpt.py`); names as in megatron/training/arguments.py of core 0.16."""
+
+from jaxscale.errors import LayoutError
+from jaxscale.export.result import Export
+from jaxscale.export.sharding import data_parallel
+from jaxscale.types import Cluster, Layout, ModelShape, Workload
+from jaxscale.types.legality import check_layout
+
+# Megatron's argument -> field of ModelShape
+SHAPE_KEYS = {
+    "--num-layers": "num_layers",
+    "--hidden-size": "d_model",
+    "--num-attention-heads": "num_heads",
+    "--num-query-groups": "num_kv_heads",
+    "--kv-channels": "head_dim",
+    "--ffn-hidden-size": "d_ff",
+    "--vocab-size": "vocab_size",
+    "--norm-epsilon": "norm_epsilon",
+}
+LAYOUT_KEYS = {
+    "--tensor-model-parallel-size": "tensor",
+    "--pipeline-model-parallel-size": "pipeline",
+    "--context-parallel-size": "context",
+    "--expert-model-parallel-size": "expert",
+    "--micro-batch-size": "microbatch_size",
+}
+WORKLOAD_KEYS = {"--seq-length": "seq_len", "--global-batch-size": "global_batch_size"}
+MOE_KEYS = {
+    "--num-experts": "num_experts",
+    "--moe-router-topk": "experts_per_token",
+    "--moe-ffn-hidden-size": "expert_d_ff",
+}
+MLA_KEYS = {
+    "--kv-lora-rank": "kv_lora_rank",
+    "--qk-head-dim": "qk_nope_head_dim",
+    "--qk-pos-emb-head-dim": "qk_rope_head_dim",
+    "--v-head-dim": "v_head_dim",
+}
+# kind of MLP -> flags
+MLPS = {
+    "swiglu": ("--swiglu",),
+    "gelu": (),
+    "gelu_tanh": (),
+    "relu2": ("--squared-relu",),
+}
+NORMS = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
+POSITIONS = {"rope": "rope", "learned": "learned_absolute", "none": "none"}
+PRECISION_FLAGS = {
+    "bf16": ("--bf16",),
+    "fp16": ("--fp16",),
+    "fp8": ("--bf16", "--fp8-format hybrid"),
+    "fp32": (),
+}
+OPTIMIZERS = {"adamw": "adam", "sgd": "sgd", "muon": "muon"}
+REMATS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "full": ("--recompute-granularity full", "--recompute-method uniform", "--recompute-num-layers 1"),
+    "dots": ("--recompute-granularity selective", "--recompute-modules layernorm mlp_act"),
+}
+CONTEXT_METHODS = {"ring": "p2p", "all_gather": "all_gather"}
+# ZeRO stage -> flags; stage 1 is Megatron's distributed optimizer, the others are its own FSDP
+ZERO_FLAGS: dict[int, tuple[str, ...]] = {
+    0: (),
+    1: ("--use-distributed-optimizer",),
+    2: ("--use-distributed-optimizer", "--use-megatron-fsdp", "--data-parallel-sharding-strategy optim_grads"),
+    3: ("--use-distributed-optimizer", "--use-megatron-fsdp", "--data-parallel-sharding-strategy optim_grads_params"),
+}
+
+
+def megatron(shape: ModelShape, workload: Workload, cluster: Cluster, layout: Layout) -> Export:
+    """Write the arguments, one a line, as `pretrain_gpt.py $(cat megatron.args)` takes them."""
+    check_layout(shape, workload, layout, cluster.num_devices)
+    _refuse(shape, workload)
+    parallel = data_parallel(layout)
+    flags = [
+        *(f"{key} {getattr(layout, field)}" for key, field in LAYOUT_KEYS.items()),
+        *(f"{key} {getattr(workload, field)}" for key, field in WORKLOAD_KEYS.items()),
+        *_model(shape, workload, layout),
+        *_layout(shape, layout),
+        *PRECISION_FLAGS[workload.precision.name],
+        *ZERO_FLAGS[parallel.stage],
+        *REMATS.get(layout.remat, REMATS["full"]),
+    ]
+    if parallel.stage == 1 and parallel.replicas > 1:
+        flags.append(f"--num-distributed-optimizer-instances {parallel.replicas}")
+    if workload.optimizer.name in OPTIMIZERS:
+        flags.append(f"--optimizer {OPTIMIZERS[workload.optimizer.name]}")
+    if layout.offload_optimizer:
+        flags.append("--optimizer-cpu-offload")
+    notes = parallel.notes + _notes(shape, workload, layout, parallel.stage, parallel.replicas)
+    return Export(text="\n".join(flags) + "\n", filename="megatron.args", notes=notes)
+
+
+def _refuse(shape: ModelShape, workload: Workload) -> None:
+    wanted = {
+        "mlp": (shape.mlp, MLPS),
+        "positions": (shape.positions, POSITIONS),
+        "precision": (workload.precision.name, PRECISION_FLAGS),
+    }
+    for field, (value, known) in wanted.items():
+        if value not in known:
+            raise LayoutError(f"{field}={value!r} cannot be said to Megatron-LM; allowed: {', '.join(known)}")
+
+
+def _model(shape: ModelShape, workload: Workload, layout: Layout) -> list[str]:
+    flags = [f"{key} {getattr(shape, field)}" for key, field in SHAPE_KEYS.items()]
+    flags += ["--group-query-attention", *MLPS[shape.mlp], f"--normalization {NORMS[shape.norm]}"]
+    flags.append(f"--max-position-embeddings {max(shape.max_seq_len, workload.seq_len)}")
+    flags.append(f"--position-embedding-type {POSITIONS[shape.positions]}")
+    if shape.positions == "rope":
+        flags += [f"--rotary-base {int(shape.rope.theta)}", f"--rotary-percent {shape.rope.fraction}"]
+    if not shape.tied_embeddings:
+        flags.append("--untie-embeddings-and-output-weights")
+    if not shape.mlp_bias:
+        flags.append("--disable-bias-linear")
+    if shape.qkv_bias:
+        flags.append("--add-qkv-bias")
+    if shape.qk_norm != "none":
+        flags.append("--qk-layernorm")
+    if shape.window and not shape.global_interval:
+        flags.append(f"--window-size {shape.window},0")
+    return flags + _moe(shape, workload, layout) + _mla(shape)
+
+
+def _moe(shape: ModelShape, workload: Workload, layout: Layout) -> list[str]:
+    if shape.moe is None:
+        return []
+    flags = [f"{key} {getattr(shape.moe, field)}" for key, field in MOE_KEYS.items()]
+    flags.append(f"--expert-tensor-parallel-size {layout.tensor}")
+    if shape.moe.num_shared_experts:
+        width = shape.moe.num_shared_experts * shape.moe.shared_expert_d_ff
+        flags.append(f"--moe-shared-expert-intermediate-size {width}")
+    if shape.num_moe_layers < shape.num_layers:
+        pattern = ",".join(str(int(shape.is_moe_layer(i))) for i in range(shape.num_layers))
+        flags.append(f"--moe-layer-freq [{pattern}]")
+    if shape.moe.router == "sigmoid":
+        flags.append("--moe-router-score-function sigmoid")
+    if workload.capacity_factor:
+        flags += [f"--moe-expert-capacity-factor {workload.capacity_factor}", "--moe-pad-expert-input-to-capacity"]
+    return [*flags, "--moe-token-dispatcher-type alltoall"]
+
+
+def _mla(shape: ModelShape) -> list[str]:
+    if shape.mla is None:
+        return []
+    flags = ["--multi-latent-attention", *(f"{key} {getattr(shape.mla, field)}" for key, field in MLA_KEYS.items())]
+    return flags + ([f"--q-lora-rank {shape.mla.q_lora_rank}"] if shape.mla.q_lora_rank else [])
+
+
+def _layout(shape: ModelShape, layout: Layout) -> list[str]:
+    flags = ["--sequence-parallel"] if layout.sequence_parallel else []
+    if layout.context > 1:
+        flags.append(f"--cp-comm-type {CONTEXT_METHODS[layout.context_method]}")
+    if layout.virtual_stages > 1:
+        chunks = layout.pipeline * layout.virtual_stages
+        if shape.num_layers % chunks:
+            raise LayoutError(
+                f"layout: pipeline={layout.pipeline} x virtual_stages={layout.virtual_stages} must divide "
+                f"num_layers={shape.num_layers} for Megatron-LM"
+            )
+        flags.append(f"--num-layers-per-virtual-pipeline-stage {shape.num_layers // chunks}")
+    return flags
+
+
+def _notes(shape: ModelShape, workload: Workload, layout: Layout, stage: int, replicas: int) -> tuple[str, ...]:
+    optimizer = workload.optimizer.name
+    said = {
+        f"remat={layout.remat} has no Megatron setting; full recomputation is exported.": layout.remat not in REMATS,
+        "remat=dots is exported as recomputing norms and activation functions only.": layout.remat == "dots",
+        f"schedule={layout.schedule}: Megatron-LM runs 1f1b, interleaved where virtual stages are given.": (
+            layout.pipeline > 1 and layout.schedule not in ("1f1b", "interleaved")
+        ),
+        f"pipeline={layout.pipeline} does not divide num_layers={shape.num_layers}: add "
+        "--pipeline-model-parallel-layout.": layout.virtual_stages == 1 and shape.num_layers % layout.pipeline > 0,
+        f"data={replicas} replicas of a shard group: Megatron FSDP shards over all data-parallel ranks unless "
+        "its hybrid sharding is set up.": stage > 1 and replicas > 1,
+        f"optimizer={optimizer}: Megatron-LM has {', '.join(OPTIMIZERS)}; its default is kept.": optimizer
+        not in OPTIMIZERS,
+        f"rope.scaling={shape.rope.scaling} is not exported.": shape.rope.scaling != "none",
+        "global_interval: layers that see everything among windowed ones are not exported.": shape.global_interval > 0,
+        f"axis_order={'/'.join(layout.axis_order)}: Megatron-LM's ranks are ordered tp-cp-ep-dp-pp.": (
+            layout.axis_order != Layout().axis_order
+        ),
+    }  # fmt: skip
+    return tuple(sentence for sentence, holds in said.items() if holds)
