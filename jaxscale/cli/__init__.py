@@ -13,6 +13,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "search": ("jaxscale.cli.search", "Find the best layouts for a model on a cluster, and check them."),
     "predict": ("jaxscale.cli.predict", "Predict time, memory, MFU and money of one layout."),
     "explain": ("jaxscale.cli.explain", "Tell why a layout takes the time and memory it does."),
+    "export": ("jaxscale.cli.export", "Write a layout as another framework's configuration."),
     "plan": ("jaxscale.cli.plan", "From a budget to a model, tokens, layout, days and money."),
     "fit-law": ("jaxscale.cli.fit_law", "Fit a scaling law to a table of runs."),
     "models": ("jaxscale.cli.models", "List model presets, or show one."),

@@ -1,0 +1,219 @@
+"""Exports pinned as files, refused where they would mean nothing, and read back to what they were made from."""
+
+import ast
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxscale.catalog import load_cluster, load_model
+from jaxscale.errors import LayoutError, SpecError
+from jaxscale.export import TARGETS, read_deepspeed, read_maxtext, read_megatron
+from jaxscale.types import Cluster, Layout, ModelShape, Workload, parse_layout, precision_named
+
+GOLDENS = Path(__file__).with_name("goldens")
+WORKLOAD = Workload(seq_len=8192, global_batch_size=128)
+CASES = {
+    "dense": ("llama3-8b", "v5p-64", "fsdp=8,tensor=4,sp=true,remat=dots,microbatch=2"),
+    "sparse": ("mixtral-8x7b", "h100-sxm:64", "data=2,fsdp=4,expert=8,microbatch=1,remat=full"),
+}
+
+
+def problem(case: str) -> tuple[ModelShape, Workload, Cluster, Layout]:
+    model, cluster, layout = CASES[case]
+    return load_model(model), WORKLOAD, load_cluster(cluster), parse_layout(layout)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_export_is_as_pinned(case: str, target: str) -> None:
+    """UPDATE_GOLDEN=1 rewrites the files."""
+    made = TARGETS[target](*problem(case))
+    said = made.text + "".join(f"## note: {note}\n" for note in made.notes)
+    golden = GOLDENS / f"{case}_{target}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(said)
+    assert said == golden.read_text()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_exports_are_well_formed(case: str) -> None:
+    texts = {target: export(*problem(case)).text for target, export in TARGETS.items()}
+    assert json.loads(texts["deepspeed"])["train_batch_size"] == WORKLOAD.global_batch_size
+    assert yaml.safe_load(texts["accelerate"])["num_processes"] == problem(case)[2].num_devices
+    ast.parse(texts["torchtitan"])
+    ast.parse(texts["jax"])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_illegal_layout_is_refused(target: str) -> None:
+    shape, workload, cluster, _ = problem("dense")
+    with pytest.raises(LayoutError, match="devices"):
+        TARGETS[target](shape, workload, cluster, Layout(fsdp=8))
+
+
+@pytest.mark.parametrize(
+    ("target", "layout", "precision", "word"),
+    [
+        ("accelerate", "pipeline=4,fsdp=8", "bf16", "pipeline=4"),
+        ("deepspeed", "pipeline=4,fsdp=8,zero=3", "bf16", "ZeRO stage 3"),
+        ("maxtext", "fsdp=32", "fp16", "precision='fp16'"),
+        ("maxtext", "pipeline=3,fsdp=8", "bf16", "devices"),
+        ("megatron", "fsdp=32", "bf16_pure", "precision='bf16_pure'"),
+        ("torchtitan", "fsdp=32", "fp8", "precision='fp8'"),
+    ],
+)
+def test_what_would_mean_nothing_is_refused(target: str, layout: str, precision: str, word: str) -> None:
+    shape, workload, cluster, _ = problem("dense")
+    workload = dataclasses.replace(workload, precision=precision_named(precision))
+    with pytest.raises(LayoutError, match=word):
+        TARGETS[target](shape, workload, cluster, parse_layout(layout))
+
+
+@pytest.mark.parametrize(
+    ("layout", "word"),
+    [
+        ("fsdp=32,remat=attention,microbatch=2", "remat=attention"),
+        ("fsdp=32,zero=1,microbatch=2", ""),
+        ("fsdp=16,pipeline=2,schedule=gpipe,microbatch=2", "schedule=gpipe"),
+    ],
+)
+def test_megatron_says_what_it_leaves_out(layout: str, word: str) -> None:
+    shape, workload, cluster, _ = problem("dense")
+    assert word in " ".join(TARGETS["megatron"](shape, workload, cluster, parse_layout(layout)).notes)
+
+
+def test_degrees_across_nodes_are_dcn() -> None:
+    config = yaml.safe_load(TARGETS["maxtext"](*problem("sparse")).text)
+    inner = [value for key, value in config.items() if key.startswith("ici_")]
+    outer = [value for key, value in config.items() if key.startswith("dcn_")]
+    assert (_product(inner), _product(outer)) == (8, 8)
+
+
+def _product(values: list[int]) -> int:
+    result = 1
+    for value in values:
+        result *= value
+    return result
+
+
+layouts = st.builds(
+    Layout,
+    data=st.sampled_from((1, 2)),
+    fsdp=st.just(4),
+    tensor=st.sampled_from((1, 2)),
+    context=st.sampled_from((1, 2)),
+    microbatch_size=st.sampled_from((1, 2, 4)),
+    sequence_parallel=st.just(False),
+    remat=st.sampled_from(("none", "full")),
+    context_method=st.just("ring"),
+    offload_optimizer=st.booleans(),
+)
+
+
+@given(layout=layouts)
+def test_maxtext_reads_back(layout: Layout) -> None:
+    shape = load_model("llama3-8b")
+    cluster = load_cluster("cpu", num_chips=layout.num_devices)
+    made = TARGETS["maxtext"](shape, WORKLOAD, cluster, layout)
+    back = read_maxtext(made.text, num_devices=layout.num_devices)
+    expected = layout if layout.context > 1 else dataclasses.replace(layout, context_method="all_gather")
+    assert dataclasses.replace(back.layout, schedule=layout.schedule) == expected
+    assert back.workload == dataclasses.replace(WORKLOAD, capacity_factor=0.0)
+    assert back.shape is not None
+    assert _sizes(back.shape) == _sizes(shape)
+
+
+@given(layout=layouts)
+def test_megatron_reads_back(layout: Layout) -> None:
+    layout = dataclasses.replace(layout, data=1)  # Megatron FSDP has one shard group
+    shape = load_model("llama3-8b")
+    cluster = load_cluster("cpu", num_chips=layout.num_devices)
+    back = read_megatron(TARGETS["megatron"](shape, WORKLOAD, cluster, layout).text, num_devices=layout.num_devices)
+    assert back.notes == ()
+    assert back.layout == layout
+    assert back.workload == dataclasses.replace(WORKLOAD, capacity_factor=0.0)
+    assert back.shape is not None
+    assert _sizes(back.shape) == _sizes(shape)
+
+
+@given(layout=layouts)
+def test_deepspeed_reads_back(layout: Layout) -> None:
+    cluster = load_cluster("cpu", num_chips=layout.num_devices)
+    made = TARGETS["deepspeed"](load_model("llama3-8b"), WORKLOAD, cluster, layout)
+    back = read_deepspeed(made.text, num_devices=layout.num_devices, seq_len=WORKLOAD.seq_len)
+    assert back.layout == dataclasses.replace(layout, remat="none")
+    assert back.workload == WORKLOAD
+
+
+def _sizes(shape: ModelShape) -> tuple:
+    return (shape.num_layers, shape.d_model, shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.d_ff,
+            shape.vocab_size, shape.mlp, shape.tied_embeddings, shape.moe, shape.mla, shape.rope.theta)  # fmt: skip
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "attention", "flash", "full", "offload_attention", "offload_inputs"])
+def test_every_remat_policy_survives_maxtext(remat: str) -> None:
+    shape, workload, cluster, layout = problem("dense")
+    layout = dataclasses.replace(layout, remat=remat)
+    back = read_maxtext(TARGETS["maxtext"](shape, workload, cluster, layout).text, num_devices=cluster.num_devices)
+    assert back.layout.remat == ("none" if remat == "dots" else remat)  # the two differ in element-wise ops only
+
+
+def test_a_mixture_of_experts_survives_megatron() -> None:
+    shape, workload, cluster, _ = problem("sparse")
+    layout = parse_layout("fsdp=4,expert=8,pipeline=2,schedule=interleaved,virtual_stages=4,zero=1,remat=full")
+    made = TARGETS["megatron"](shape, workload, cluster, layout)
+    back = read_megatron(made.text, num_devices=64)
+    assert back.layout == layout
+    assert back.shape is not None
+    assert back.shape.moe == shape.moe
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "word"),
+    [
+        (read_megatron, "--num-layers two --hidden-size 8 --num-attention-heads 2", "--num-layers"),
+        (read_megatron, "pretrain", "does not follow"),
+        (read_maxtext, "- a", "mapping"),
+        (read_maxtext, "ici_tensor_parallelism: 3", "multiply"),
+        (read_maxtext, "ici_sequence_parallelism: 2", "ici_sequence_parallelism"),
+    ],
+)
+def test_bad_files_are_named(read, text: str, word: str) -> None:
+    with pytest.raises(SpecError, match=word):
+        read(text, num_devices=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("{", "not JSON"),
+        ('{"train_batch_size": "auto"}', "train_batch_size='auto'"),
+        ('{"train_batch_size": 9}', "is not train_micro_batch_size_per_gpu"),
+        ('{"zero_optimization": {"stage": 4}}', "stage=4"),
+    ],
+)
+def test_bad_deepspeed_files_are_named(text: str, word: str) -> None:
+    with pytest.raises(SpecError, match=word):
+        read_deepspeed(text, num_devices=8, seq_len=128)
+
+
+def test_the_jax_script_runs(tmp_path: Path) -> None:
+    shape, workload, _, _ = problem("dense")
+    workload = dataclasses.replace(workload, seq_len=512, global_batch_size=8)
+    made = TARGETS["jax"](shape, workload, load_cluster("cpu:8"), parse_layout("fsdp=2,tensor=2,pipeline=2,sp=true"))
+    script = tmp_path / made.filename
+    script.write_text(made.text)
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, script], env=os.environ | flags, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "q: (32, 4096, 4096) -> (16, 2048, 2048) on each device" in done.stdout
+    assert "each device gets [(1, 256, 4096), (2048, 7168), (7168, 2048)]" in done.stdout
