@@ -1,4 +1,4 @@
-"""A layout as a DeepSpeed configuration (JSON); keys as in https://www.deepspeed.ai/docs/config-json/."""
+"""A layout as a DeepSpeed configuration (JSON); keys not checked against an installed package."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A layout as Megatron-LM arguments (`pretrain_gpt.py`); names as in megatron/training/arguments.py of core 0.16."""
+"""A layout as Megatron-LM arguments (`pretrain_gpt.py`); names not checked against an installed package."""
 
 from jaxscale.errors import LayoutError
 from jaxscale.export.result import Export

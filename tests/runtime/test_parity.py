@@ -122,7 +122,8 @@ def legal_cases(draw):
 _SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 
 
-@settings(max_examples=2, **_SETTINGS)
+# The same two draws every time: new ones are for the slow test below.
+@settings(max_examples=2, derandomize=True, **_SETTINGS)
 @given(legal_cases())
 def test_random_legal_layouts_equal_one_device(case):
     check_parity(case)
