@@ -34,13 +34,13 @@ class AssembledTime:
 
     @property
     def lower_s(self) -> float:
-        """With all overlapped that could be: the longest of compute and each channel."""
-        return max(self.compute_s, *self.communication_s.values(), 0.0)
+        """With all overlapped that could be: the longest of compute and each channel; rounding apart, below the total."""
+        return min(self.total_s, max(self.compute_s, *self.communication_s.values(), 0.0))
 
     @property
     def upper_s(self) -> float:
-        """With nothing overlapped."""
-        return self.compute_s + sum(self.communication_s.values())
+        """With nothing overlapped; rounding apart, above the total."""
+        return max(self.total_s, self.compute_s + sum(self.communication_s.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
