@@ -34,12 +34,12 @@ class AssembledTime:
 
     @property
     def lower_s(self) -> float:
-        """With all overlapped that could be: the longest of compute and each channel; rounding apart, below the total."""
+        """With all overlapped that could be: the longest of compute and each channel, rounding apart."""
         return min(self.total_s, max(self.compute_s, *self.communication_s.values(), 0.0))
 
     @property
     def upper_s(self) -> float:
-        """With nothing overlapped; rounding apart, above the total."""
+        """With nothing overlapped, rounding apart."""
         return max(self.total_s, self.compute_s + sum(self.communication_s.values()))
 
 
