@@ -49,7 +49,6 @@ class Problem:
     reduce_bytes: Number
     state_bytes: Number  # optimizer state per parameter
     factored: bool
-    optimizer_flops: Number
     capacity_factor: Number
     device: Device
     levels: tuple[Level, ...]
@@ -93,7 +92,6 @@ def problem(shape: ModelShape, workload: Workload, cluster: Cluster, stack: Stac
         reduce_bytes=float(precision.reduce_bytes),
         state_bytes=float(workload.optimizer.state_bytes),
         factored=workload.optimizer.factored,
-        optimizer_flops=float(workload.optimizer.flops_per_param),
         capacity_factor=workload.capacity_factor or 1.0,
         device=device,
         levels=cluster_levels(cluster),
