@@ -3,6 +3,7 @@
 | text | meaning |
 |---|---|
 | `v5p-64` | a TPU slice named as Cloud TPU names it: 64 TensorCores = 32 chips, 2x4x4 |
+| `v5p:512` | a TPU slice of so many chips, as close to a cube as there is |
 | `v5p:4x4x8` | a TPU slice by its topology |
 | `2xv5p-256` | two such slices joined by the data-centre network |
 | `h100-sxm:64` | 64 GPUs in nodes of the usual size (8), joined by the usual fabric |

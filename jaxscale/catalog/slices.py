@@ -69,14 +69,15 @@ _NAME = re.compile(r"^(?:tpu-)?(?P<prefix>[a-z0-9]+?)(?:-(?P<number>\d{1,7})|:(?
 
 
 def parse_slice(text: str) -> tuple[Generation, tuple[int, ...]] | None:
-    """Read `v5p-64` or `v5p:2x4x4` as a generation and a topology; None where the text names no TPU generation."""
+    """Read `v5p-64`, `v5p:32` (chips) or `v5p:2x4x4` as a generation and a topology; None if it names no generation."""
     match = _NAME.match(text)
     prefix = _PREFIX_ALIASES.get(match["prefix"], match["prefix"]) if match else ""
     if match is None or prefix not in GENERATIONS:
         return None
     generation = GENERATIONS[prefix]
     if match["shape"]:
-        return generation, check_topology(generation, tuple(map(int, match["shape"].split("x"))))
+        dims = tuple(map(int, match["shape"].split("x")))
+        return generation, topology_of(generation, dims[0]) if len(dims) == 1 else check_topology(generation, dims)
     return generation, topology_of(generation, int(match["number"]), counted_in=generation.cores_per_name)
 
 
@@ -88,7 +89,8 @@ def topology_of(generation: Generation, number: int, *, counted_in: int = 1) -> 
         return sizes[chips]
     below = [size for size in sizes if size * counted_in < number][-2:]
     above = [size for size in sizes if size * counted_in > number][:2]
-    names = ", ".join(f"{generation.prefix}-{size * generation.cores_per_name}" for size in (*below, *above))
+    sign = "-" if counted_in == generation.cores_per_name else ":"
+    names = ", ".join(f"{generation.prefix}{sign}{size * counted_in}" for size in (*below, *above))
     unit = "TensorCores (2 a chip)" if counted_in == 2 else "chips"
     raise CatalogError(f"cluster: no {generation.prefix} slice has {number} {unit}; nearby sizes: {names}")
 

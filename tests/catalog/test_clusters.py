@@ -77,7 +77,7 @@ def test_devices_are_what_jax_counts() -> None:
 
 
 def test_topology_by_hand() -> None:
-    assert load_cluster("v5p:4x4x8") == load_cluster("v5p-256")
+    assert load_cluster("v5p:4x4x8") == load_cluster("v5p-256") == load_cluster("v5p:128")
     assert load_cluster("v5p:8x4x4") == load_cluster("v5p-256")
     long = load_cluster("v5p:4x4x16")
     assert (long.name, long.num_chips, long.aot_topology) == ("v5p:4x4x16", 256, "v5p:4x4x16")
