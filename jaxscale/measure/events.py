@@ -7,6 +7,7 @@ that runs out of memory after ten others has ten times to show.
 import contextlib
 import ctypes
 import json
+import math
 import os
 import selectors
 import signal
@@ -47,11 +48,12 @@ class Ending:
 
 
 def run_child(
-    module: str, request: Any, *, environment: Mapping[str, str], watchdog_s: float
+    module: str, request: Any, *, environment: Mapping[str, str], watchdog_s: float, timeout_s: float = math.inf
 ) -> Iterator[Event | Ending]:
     """Run `python -m module PIPE` with `request` as JSON on stdin; yield its events, and at last its `Ending`.
 
-    It is killed, with what it started, when nothing was reported for `watchdog_s`, or when the caller stops listening.
+    It is killed, with what it started, when nothing was reported for `watchdog_s`, when it is not done after
+    `timeout_s`, or when the caller stops listening.
     """
     read_end, write_end = os.pipe()
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
@@ -68,28 +70,29 @@ def run_child(
         )
         os.close(write_end)
         try:
-            silent = yield from _events(read_end, watchdog_s)
-            returncode = None if silent else _wait(process)
+            late = yield from _events(read_end, watchdog_s, timeout_s)
+            returncode = None if late else _wait(process)
         finally:
             os.close(read_end)
             _kill(process)
         yield Ending(returncode=returncode, last_words=_last_words(stderr))
 
 
-def _events(pipe: int, watchdog_s: float) -> Iterator[Event]:
-    """Yield events until the pipe closes; returns whether the watchdog lost patience before."""
+def _events(pipe: int, watchdog_s: float, timeout_s: float) -> Iterator[Event]:
+    """Yield events until the pipe closes; returns whether the watchdog or the timeout came first."""
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
-        deadline = time.monotonic() + watchdog_s
-        while selector.select(max(deadline - time.monotonic(), 0.0)):
+        heard = time.monotonic()
+        end = heard + timeout_s
+        while (patience_s := min(heard + watchdog_s, end) - time.monotonic()) > 0 and selector.select(patience_s):
             chunk = os.read(pipe, _READ_BYTES)
             if not chunk:
                 return False
             *lines, pending = (pending + chunk).split(b"\n")
             for line in lines:
                 yield json.loads(line)
-                deadline = time.monotonic() + watchdog_s
+                heard = time.monotonic()
     return True
 
 
@@ -125,8 +128,9 @@ class Reporter:
 
 
 def die_with_parent() -> None:
-    """Ask Linux to kill this process when the one that started it dies, so that nothing is left behind."""
+    """Ask Linux to kill this process when the one that started it dies, so that nothing is left behind.
+
+    One that died before this call is noticed at the first report, which meets a broken pipe.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
-            sys.exit(1)

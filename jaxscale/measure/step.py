@@ -1,6 +1,7 @@
 """Measure a layout's training step, in a child process that may run out of memory, hang or die."""
 
 import math
+import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,12 +22,14 @@ def measure(
     request: MeasureRequest,
     *,
     watchdog_s: float = DEFAULT_WATCHDOG_S,
+    timeout_s: float = math.inf,
     on_event: Callable[[str], None] = lambda phase: None,
 ) -> Measurement:
     """Run a step and say what it took; out of memory, NaN, hang and crash are results with a status and a message.
 
-    The watchdog waits `watchdog_s` for each sign of life: compile, initial state, and every step. `on_event` is told
-    each phase as it ends. Raises LayoutError where the layout cannot run this model and batch on the cluster.
+    The watchdog waits `watchdog_s` for each sign of life: compile, initial state, and every step; all together may take
+    `timeout_s`. `on_event` is told each phase as it ends. Raises LayoutError where the layout cannot run this model and
+    batch on the cluster.
     """
     check_layout(request.shape, request.workload, request.layout, request.cluster.num_devices)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -34,14 +37,21 @@ def measure(
     before = look_around(environment)
     events: list[Event] = []
     ending = Ending(returncode=None, last_words="")
-    for event in run_child(CHILD_MODULE, encode(request), environment=environment, watchdog_s=watchdog_s):
+    end = time.monotonic() + timeout_s
+    for event in run_child(
+        CHILD_MODULE, encode(request), environment=environment, watchdog_s=watchdog_s, timeout_s=timeout_s
+    ):
         if isinstance(event, Ending):
             ending = event
         else:
             events.append(event)
             on_event(event["phase"])
     fields = _fold(events)
-    status, message = _verdict(events, ending, fields, watchdog_s)
+    timed_out = time.monotonic() >= end
+    waited = (
+        f"not done within {timeout_s:g} s, still at work" if timed_out else f"nothing was heard for {watchdog_s:g} s"
+    )
+    status, message = _verdict(events, ending, fields, waited)
     return Measurement(
         identifier=uuid.uuid4().hex,
         started_at=started_at,
@@ -71,9 +81,7 @@ def _fold(events: list[Event]) -> dict[str, Any]:
     return fields
 
 
-def _verdict(
-    events: list[Event], ending: Ending, fields: dict[str, Any], watchdog_s: float
-) -> tuple[MeasurementStatus, str]:
+def _verdict(events: list[Event], ending: Ending, fields: dict[str, Any], waited: str) -> tuple[MeasurementStatus, str]:
     reached = events[-1]["phase"] if events else "start"
     bad = next((i for i, loss in enumerate(fields["losses"]) if not math.isfinite(loss)), None)
     if bad is not None:
@@ -84,7 +92,7 @@ def _verdict(
         words = events[-1]["message"]
         return ("out_of_memory" if _is_out_of_memory(words) else "crash"), words
     if ending.returncode is None:
-        return "hang", f"nothing was heard for {watchdog_s:g} s after {reached!r}; the process was stopped"
+        return "hang", f"{waited} after {reached!r}; the process was stopped"
     words = f"after {reached!r} {ending.sentence}"
     return ("out_of_memory" if _is_out_of_memory(ending.last_words) else "crash"), words
 

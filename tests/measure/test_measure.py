@@ -89,6 +89,13 @@ def test_the_watchdog_ends_a_hang() -> None:
     assert "3 s after 'step'" in result.message
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_the_timeout_ends_what_still_shows_life() -> None:
+    result = measure(request("hang"), timeout_s=3.0)
+    assert result.status == "hang"
+    assert "not done within 3 s, still at work after 'step'" in result.message
+
+
 def test_an_impossible_layout_is_bad_input() -> None:
     with pytest.raises(LayoutError, match="tensor"):
         measure(request(layout="tensor=4", cluster="cpu:4"))
