@@ -39,7 +39,7 @@ ROWS = tuple(Row(**dict(zip([f.name for f in fields(Row)], row, strict=True))) f
 
 def main() -> None:
     palm = load_model("palm-540b")
-    point = ServingPoint(chip=load_chip("tpu-v4"), num_chips=64, network_bytes_per_s=ICI_BYTES_PER_S)
+    point = ServingPoint(chip=load_chip("tpu-v4"), num_chips=64, network_bytes_per_s=ICI_BYTES_PER_S, torus_axes=3)
     print("| pass | batch | partitioning | roofline s | estimate s | published s | ratio | MFU | published MFU |")
     print("|---|---|---|---|---|---|---|---|---|")
     for row in ROWS:

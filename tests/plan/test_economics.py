@@ -106,7 +106,7 @@ def test_more_chips_fail_more_often(chips):
 
 
 def palm_point(**changes):
-    point = serving.ServingPoint(chip=load_chip("tpu-v4"), num_chips=64, network_bytes_per_s=270e9)
+    point = serving.ServingPoint(chip=load_chip("tpu-v4"), num_chips=64, network_bytes_per_s=270e9, torus_axes=3)
     return replace(point, **changes)
 
 
@@ -135,14 +135,14 @@ def test_longest_context_of_palm(shape, sharding, batch, published):
     ],
 )
 def test_palm_latency_is_bounded_and_near(batch, new_tokens, context, changes, published_s):
-    """The roofline is a lower bound, and the sum with usual efficiencies comes within 40% of what was measured."""
+    """The roofline is a lower bound, and the sum with usual efficiencies comes within 15% of what was measured."""
     time = serving.pass_time(PALM, palm_point(**changes), batch=batch, new_tokens=new_tokens, context=context)
     pure = serving.Efficiency(matmul=1.0, memory=1.0, network=1.0, hop_s=0.0)
     ideal = serving.pass_time(
         PALM, palm_point(**changes), batch=batch, new_tokens=new_tokens, context=context, efficiency=pure
     )
     assert ideal.lower_s < published_s
-    assert 0.6 < time.upper_s / published_s < 1.05
+    assert 0.85 < time.upper_s / published_s < 1.15
 
 
 def test_cache_of_each_attention_kind():
@@ -163,13 +163,13 @@ def test_a_mixture_reads_few_experts_at_small_batch_and_all_at_large():
 
 
 def test_two_dimensional_partitioning_wins_on_many_chips_only():
-    """2D is better when n > 16 for F = 4 D (section 3.2.2)."""
+    """2D is better when n > 16 for F = 4 D (section 3.2.2, which gives every collective the whole bandwidth)."""
     ideal = serving.Efficiency(hop_s=0.0)
     for chips, better in ((4, "1d"), (64, "2d")):
         times = {
             partition: serving.pass_time(
                 PALM,
-                palm_point(num_chips=chips, partition=partition),
+                palm_point(num_chips=chips, partition=partition, torus_axes=0),
                 batch=64,
                 new_tokens=1,
                 context=1,
@@ -178,6 +178,14 @@ def test_two_dimensional_partitioning_wins_on_many_chips_only():
             for partition in ("1d", "2d")
         }
         assert min(times, key=times.get) == better
+
+
+def test_a_collective_over_one_axis_of_a_torus_has_that_axis_only():
+    """The same bytes on the same bandwidth are slower cut by axes than behind a switch, where any cut has it all."""
+    ideal = serving.Efficiency(hop_s=0.0)
+    asked = {"batch": 64, "new_tokens": 1, "context": 1, "efficiency": ideal}
+    torus, switch = (serving.pass_time(PALM, palm_point(torus_axes=axes), **asked).network_s for axes in (3, 0))
+    assert 1.0 < torus / switch < 3.0
 
 
 def test_serving_prices_grow_with_size_and_say_when_nothing_fits():

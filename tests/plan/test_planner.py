@@ -200,6 +200,7 @@ def test_the_lifetime_front_prefers_smaller_models():
         ("256xh100-sxm for 21 days", "h100-sxm:256", 21 * DAY_S, None),
         ("64 x tpu-v4 for 36 hours", "tpu-v4:64", 36 * 3600.0, None),
         ("v5p-512 for 3 weeks", "v5p-512", 21 * DAY_S, None),
+        ("2xv5p-256 for 3 weeks", "2xv5p-256", 21 * DAY_S, None),
         ("$2M on h100-sxm:256", "h100-sxm:256", None, 2e6),
         ("$ 500k of 8xa100-sxm", "a100-sxm:8", None, 5e5),
     ],

@@ -17,6 +17,7 @@ _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _FOR_TIME = re.compile(rf"^\s*(?P<chips>\S.*?)\s+for\s+(?P<amount>{_NUMBER})\s*(?P<unit>[a-z]+)\s*$", re.IGNORECASE)
 _FOR_MONEY = re.compile(rf"^\s*\$\s*(?P<amount>{_NUMBER})\s*(?P<scale>[kKmMbB]?)\s+(?:on|of)\s+(?P<chips>\S.*?)\s*$")
 _CHIPS = re.compile(r"^(?P<count>[-+]?\d+)\s*x\s*(?P<name>[a-z][\w.-]*)$", re.IGNORECASE)
+_SLICES = re.compile(r"^\d+x\w+(-\d+|:[\dx]+)$")  # 2xv5p-256: a count of whole slices, not of chips
 
 # The laws were fitted between 1e16 and 1e22 FLOPs and the largest runs published are about 5e26: an answer a hundred
 # times outside is fiction.
@@ -87,7 +88,7 @@ def parse_budget(text: str) -> BudgetText:
 
 def _cluster_name(chips: str, text: str) -> str:
     match = _CHIPS.match(chips)
-    if match is None:
+    if match is None or _SLICES.match(chips):
         return chips
     if int(match.group("count")) <= 0:
         raise SpecError(f"--budget {text!r}: the number of chips must be above zero")

@@ -1,28 +1,19 @@
 """What serving a model costs, by roofline: prefill and decode with a KV cache, on chips that share weights.
 
-Partitionings of Pope et al. 2022, "Efficiently Scaling Transformer Inference" (arXiv 2211.05102, section 3.2).
-Notation: n chips, b sequences, t new tokens of each, D d_model, F d_ff. Activations move in 2 bytes.
-
-| partitioning | what a chip holds | elements one chip moves for one block (F = 4D) |
-|---|---|---|
-| 1d weight-stationary | F / n | 2 b t D |
-| 2d weight-stationary | D / x, F / yz | 8 b t D / sqrt(n) |
-| weight-gathered | as 2d; gathers weights over N of n | 4 D sqrt(b t F) / sqrt(n) |
+Compute, memory and network of one pass after Pope et al. 2022, "Efficiently Scaling Transformer Inference" (arXiv
+2211.05102); what the network carries under each partitioning of the weights is in `partitioning`.
 """
 
-import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from jaxscale.cost.inventory import count_parameters
 from jaxscale.cost.numbers import shape_numbers
 from jaxscale.errors import InfeasibleError
+from jaxscale.plan.economics.partitioning import PARTITIONS, Fabric, Partition, network_s
 from jaxscale.types import Chip, Cluster, ModelShape
 
-Partition = Literal["1d", "2d", "weight_gathered"]
 CacheSharding = Literal["heads", "batch"]  # KV cache split over chips by KV head, or by sequence (section 3.3)
-PARTITIONS: tuple[str, ...] = get_args(Partition)
-_ACTIVATION_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +32,8 @@ class ServingPoint:
 
     chip: Chip
     num_chips: int
-    network_bytes_per_s: float  # out of one chip
+    network_bytes_per_s: float  # out of one chip, over all its links
+    torus_axes: int = 0  # of the network; 0 behind a switch
     partition: Partition = "2d"
     cache_sharding: CacheSharding = "batch"
     weight_bytes: float = 2.0
@@ -108,7 +100,8 @@ def pass_time(
 ) -> ServingTime:
     """Time of one forward pass over `new_tokens` of each of `batch` sequences after `context` cached tokens.
 
-    Prefill: many new tokens and no context. Decode: one new token.
+    Prefill: many new tokens and no context. Decode: one new token. A matrix unit that holds a tile of weights takes as
+    long to load the tile as to stream that many rows through it, so that fewer tokens than the tile's side cost as many.
     """
     efficiency = efficiency or Efficiency()
     count = count_parameters(shape)
@@ -120,15 +113,22 @@ def pass_time(
     peak = point.num_chips * point.chip.peak("bf16") * efficiency.matmul
     touched = _weights_touched(shape, tokens) * point.weight_bytes / point.num_chips
     cache = cache_bytes_per_chip(shape, point, batch, context + new_tokens)
-    compute_s = (matmul_flops + attention_flops) / peak
+    filled = max(1.0, point.chip.matmul_tile / tokens)
+    compute_s = (matmul_flops * filled + attention_flops) / peak
     memory_s = (touched + cache) / (point.chip.hbm_bytes_per_s * efficiency.memory)
-    network_s = _network_s(shape, point, tokens, efficiency)
+    fabric = Fabric(
+        num_chips=point.num_chips,
+        bytes_per_s=point.network_bytes_per_s * efficiency.network,
+        torus_axes=point.torus_axes,
+        hop_s=efficiency.hop_s,
+    )
+    moved_s = network_s(shape, fabric, point.partition, tokens, point.weight_bytes)
     ideal_s = matmul_flops / (point.num_chips * point.chip.peak("bf16"))
     return ServingTime(
         compute_s=compute_s,
         memory_s=memory_s,
-        network_s=network_s,
-        mfu=ideal_s / (compute_s + memory_s + network_s),
+        network_s=moved_s,
+        mfu=ideal_s / (compute_s + memory_s + moved_s),
     )
 
 
@@ -139,24 +139,6 @@ def _weights_touched(shape: ModelShape, tokens: float) -> float:
         return float(count.total)
     missed = (1.0 - shape.moe.experts_per_token / shape.moe.num_experts) ** tokens
     return count.total - count.experts * missed
-
-
-def _network_s(shape: ModelShape, point: ServingPoint, tokens: float, efficiency: Efficiency) -> float:
-    """Collectives of all layers; a parallel block shares one pair between attention and MLP."""
-    n = point.num_chips
-    if n == 1:
-        return 0.0
-    d_ff = shape.d_ff if shape.moe is None else shape.moe.experts_per_token * shape.moe.expert_d_ff
-    if point.partition == "1d":
-        elements, hops = 2.0 * tokens * shape.d_model, 2.0 * (n - 1)
-    elif point.partition == "2d":
-        # x = sqrt(n D/F) balances the two gathers; with F = 4D this is 8 b t D / sqrt(n).
-        elements, hops = 4.0 * tokens * math.sqrt(shape.d_model * d_ff / n), 4.0 * math.sqrt(n)
-    else:
-        elements, hops = 4.0 * shape.d_model * math.sqrt(tokens * d_ff / n), 4.0 * math.sqrt(n)
-    blocks = shape.num_layers * (1 if shape.parallel_block else 2)
-    moved_bytes = elements * (point.weight_bytes if point.partition == "weight_gathered" else _ACTIVATION_BYTES)
-    return blocks * (moved_bytes / (point.network_bytes_per_s * efficiency.network) + hops * efficiency.hop_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +176,7 @@ def cheapest_serving(
     chips with the cheaper of 2d weight-stationary and weight-gathered.
     """
     tier = cluster.tiers[0]
-    links = 2.0 * len(tier.shape) if tier.kind == "torus" else 1.0
+    axes = len(tier.shape) if tier.kind == "torus" else 0
     price_per_s = cluster.dollars_per_chip_hour / 3600.0
     best: ServingPrice | None = None
     for chips in (2**i for i in range(tier.size.bit_length()) if 2**i <= tier.size):
@@ -203,7 +185,8 @@ def cheapest_serving(
                 point = ServingPoint(
                     chip=cluster.chip,
                     num_chips=chips,
-                    network_bytes_per_s=links * tier.bytes_per_s,
+                    network_bytes_per_s=max(1.0, 2.0 * axes) * tier.bytes_per_s,
+                    torus_axes=axes,
                     partition=partition,
                     cache_sharding="batch" if batch >= chips else "heads",
                     weight_bytes=weight_bytes,
