@@ -18,14 +18,13 @@ partitioning is one or more whole axes, and each of its collectives gets its sha
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from jaxscale.cost.inventory import count_parameters
 from jaxscale.cost.numbers import shape_numbers
 from jaxscale.types import ModelShape
 
 Partition = Literal["1d", "2d", "weight_gathered"]
-PARTITIONS: tuple[str, ...] = get_args(Partition)
 ACTIVATION_BYTES = 2
 
 

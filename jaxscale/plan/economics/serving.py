@@ -10,7 +10,7 @@ from typing import Literal
 from jaxscale.cost.inventory import count_parameters
 from jaxscale.cost.numbers import shape_numbers
 from jaxscale.errors import InfeasibleError
-from jaxscale.plan.economics.partitioning import PARTITIONS, Fabric, Partition, network_s
+from jaxscale.plan.economics.partitioning import Fabric, Partition, network_s
 from jaxscale.types import Chip, Cluster, ModelShape
 
 CacheSharding = Literal["heads", "batch"]  # KV cache split over chips by KV head, or by sequence (section 3.3)
@@ -100,8 +100,8 @@ def pass_time(
 ) -> ServingTime:
     """Time of one forward pass over `new_tokens` of each of `batch` sequences after `context` cached tokens.
 
-    Prefill: many new tokens and no context. Decode: one new token. A matrix unit that holds a tile of weights takes as
-    long to load the tile as to stream that many rows through it, so that fewer tokens than the tile's side cost as many.
+    Prefill: many new tokens and no context. Decode: one new token. A matrix unit takes as long to load
+    a tile of weights as to stream the tile's side of rows through it: fewer tokens than that cost as many.
     """
     efficiency = efficiency or Efficiency()
     count = count_parameters(shape)
