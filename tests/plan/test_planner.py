@@ -122,6 +122,12 @@ def test_given_tokens_are_kept():
     assert 6 * with_compute.active_params * 2e12 == pytest.approx(1e23, rel=0.03)
 
 
+def test_a_loss_of_a_mixture_of_experts_is_reached_under_the_joint_law():
+    plan = make_plan(Ask(loss=2.1, moe=True))
+    assert plan.decision.losses["joint_moe"] == pytest.approx(2.1, abs=0.03)
+    assert plan.decision.flops_by_law["joint_moe"] < plan.decision.flops_by_law["besiroglu"]
+
+
 def test_a_loss_is_reached_under_the_reference_law():
     plan = make_plan(Ask(loss=2.1))
     assert plan.decision.losses["besiroglu"] == pytest.approx(2.1, abs=0.01)

@@ -44,10 +44,12 @@ def compute_of(ask: Ask) -> tuple[float, dict[str, float]]:
         return ask.flops, {}
     if ask.loss is not None:
         by_law = {law.name: flops_for_loss(law, ask.loss) for law in laws_for("loss")}
+        if ask.moe:
+            by_law["joint_moe"] = moe.joint_moe_flops(ask.loss, memory_params=_params_for_experts(ask))
     else:
         assert ask.tokens is not None, "an Ask has a budget"
         by_law = {law.name: flops_for_tokens(law, ask.tokens) for law in _allocation_laws(ask)}
-    flops = by_law[REFERENCE]
+    flops = by_law.get("joint_moe", by_law[REFERENCE])
     if ask.tokens is not None:
         flops = by_law[_choose(ask, flops)[1].choice]
     if not LEAST_FLOPS <= flops <= MOST_FLOPS:
@@ -161,12 +163,16 @@ def _params_in_memory(ask: Ask) -> float:
     return memory_bytes * _MEMORY_SHARE / TRAINING_BYTES_PER_PARAM
 
 
+def _params_for_experts(ask: Ask) -> float:
+    """Total parameters that a mixture of experts may have, by memory and by what was asked."""
+    return min(_params_in_memory(ask), ask.max_params or math.inf)
+
+
 def _experts(ask: Ask, flops: float, params: float, why: list[str], given: int | None) -> tuple[int, float]:
     """Experts by the joint law under the cluster's memory, and active parameters scaled by its MoE to dense ratio."""
     if not ask.moe:
         return 1, params
-    memory = min(_params_in_memory(ask), ask.max_params or math.inf)
-    experts = given or moe.joint_moe_best(flops, memory_params=memory)[0]
+    experts = given or moe.joint_moe_best(flops, memory_params=_params_for_experts(ask))[0]
     if experts <= 1:
         why.append("a dense model does better than a mixture of experts here, by the joint MoE law and this hardware")
         return 1, params

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import textwrap
 from typing import Any
 
 from jaxscale.plan.budget.ask import DAY_S
@@ -13,6 +14,7 @@ from jaxscale.types import ModelShape
 from jaxscale.units import format_dollars, format_seconds
 
 _ROWS_OF_A_FRONT = 6
+_WIDTH = 80
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -41,7 +43,14 @@ def plan_text(plan: Plan) -> str:
     blocks += [_laws(plan), _regret(plan), _sensitivity(plan), _fronts(plan)]
     if plan.warnings:
         blocks.append("Beware\n" + "\n".join(f"  - {line}" for line in plan.warnings))
-    return "\n\n".join(blocks)
+    return "\n".join(_wrapped(line) for line in "\n\n".join(blocks).split("\n"))
+
+
+def _wrapped(line: str) -> str:
+    """A line broken at the width of a terminal, its rest indented below it. Words longer than that stay whole."""
+    hanging = " " * (len(line) - len(line.lstrip()) + 4)
+    kept = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(line, _WIDTH, subsequent_indent=hanging, **kept) if len(line) > _WIDTH else line
 
 
 def count(value: float) -> str:

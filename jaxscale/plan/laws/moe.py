@@ -113,6 +113,20 @@ def joint_moe_best(
     return best
 
 
+def joint_moe_flops(loss: float, *, memory_params: float = math.inf, low: float = 1e14, high: float = 1e30) -> float:
+    """Least compute at which the best number of experts within memory reaches `loss`, by bisection.
+
+    Infinite where `loss` is not reached by 1e30 FLOPs.
+    """
+    if joint_moe_best(high, memory_params=memory_params)[3] > loss:
+        return math.inf
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        reached = joint_moe_best(middle, memory_params=memory_params)[3] <= loss
+        low, high = (low, middle) if reached else (middle, high)
+    return high
+
+
 def joint_moe_learning_rate(active_non_embedding: Number, experts: Number) -> Number:
     """Peak learning rate exp(8.39 - 0.81 ln N - 0.25 ln E), N active without embeddings (eq. 8)."""
     return np.exp(8.39 - 0.81 * np.log(active_non_embedding) - 0.25 * np.log(experts))
