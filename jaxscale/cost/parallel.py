@@ -125,8 +125,8 @@ def _tensor(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) -
     split = (layouts.sequence_parallel > 0) * 1.0
     enters = [op.name for op in ops if op.kind == "gather"]
     leaves = leave_names(ops)
-    again_in = layers * sum(recompute_table(ops, name) for name in enters)[layouts.remat]
-    again_out = layers * sum(recompute_table(ops, name) for name in leaves)[layouts.remat]
+    again_in = layers * sum(recompute_table(ops, name, layouts.remats) for name in enters)[layouts.remat]
+    again_out = layers * sum(recompute_table(ops, name, layouts.remats) for name in leaves)[layouts.remat]
     num_in, num_out = layers * len(enters), layers * len(leaves)
     axes = ("tensor",)
     rows = (
@@ -156,7 +156,7 @@ def _context(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) 
     p, layouts, s = net.p, net.layouts, net.p.inventory.numbers
     kv = tokens * s.num_kv_heads / layouts.tensor * (s.qk_head_dim + s.v_head_dim) * p.compute_bytes
     ring = (layouts.context_method == 0) * 1.0
-    again = recompute_table(ops, "attention")[layouts.remat] * layers
+    again = recompute_table(ops, "attention", layouts.remats)[layouts.remat] * layers
     hops = ring * (layouts.context - 1)
     gathered = kv * layouts.context
     axes = ("context",)

@@ -14,7 +14,7 @@ from jaxscale.cost.compute import OpCost, Tokens
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.problem import Problem
 from jaxscale.cost.remat import recompute_table, remat_plan
-from jaxscale.types import AXES, REMAT_POLICIES, LayoutBatch
+from jaxscale.types import AXES, LayoutBatch, remat_policy
 
 FLOAT32 = 4.0
 DENSE_KEYS = 1 << 22  # up to here a table is faster than a sort
@@ -69,7 +69,7 @@ class LayerActivations:
 
 
 def layer_activations(
-    p: Problem, kind: parallel.LayerKind, costs: Mapping[str, OpCost], tokens: Tokens
+    p: Problem, kind: parallel.LayerKind, costs: Mapping[str, OpCost], tokens: Tokens, remats: tuple[str, ...]
 ) -> LayerActivations:
     """Sum a layer's tensors by what each remat policy does with them."""
     ops = p.inventory.layer(kind)
@@ -78,7 +78,7 @@ def layer_activations(
     for cost in costs.values():
         largest = p.xp.maximum(largest, p.xp.maximum(cost.output_bytes, cost.extra_bytes))
     saved, offloaded, working = [], [], []
-    for policy in REMAT_POLICIES.values():
+    for policy in map(remat_policy, remats):
         plan = remat_plan(ops, policy)
         total = {
             "saved": sum((costs[name].output_bytes + costs[name].extra_bytes for name in plan.saved), 0.0 * largest),
@@ -95,11 +95,14 @@ def layer_activations(
     return LayerActivations(saved=xp.stack(saved), offloaded=xp.stack(offloaded), working=xp.stack(working))
 
 
-def recomputed(p: Problem, kind: parallel.LayerKind, costs: Mapping[str, OpCost], field: str) -> Number:
+def recomputed(
+    p: Problem, kind: parallel.LayerKind, costs: Mapping[str, OpCost], field: str, remats: tuple[str, ...]
+) -> Number:
     """Sum one forward figure over what each remat policy computes a second time, [policies, n]."""
     ops = p.inventory.layer(kind)
     return sum(
-        recompute_table(ops, op.name)[:, None] * p.xp.atleast_1d(getattr(costs[op.name], field))[None, :] for op in ops
+        recompute_table(ops, op.name, remats)[:, None] * p.xp.atleast_1d(getattr(costs[op.name], field))[None, :]
+        for op in ops
     )
 
 
@@ -183,13 +186,13 @@ def _layer(
     p: Problem, kind: parallel.LayerKind, rows: LayoutBatch, index: np.ndarray, layouts: LayoutBatch
 ) -> LayerCost:
     costs = compute.op_costs(p, p.inventory.layer(kind), rows)
-    acts = layer_activations(p, kind, costs, compute.local_tokens(p, rows))
+    acts = layer_activations(p, kind, costs, compute.local_tokens(p, rows), layouts.remats)
     policy = layouts.remat
     return LayerCost(
         forward_s={k: at_rows(v, index) for k, v in compute.by_kind(costs, "forward_s").items()},
         backward_s={k: at_rows(v, index) for k, v in compute.by_kind(costs, "backward_s").items()},
-        recompute_s=recomputed(p, kind, costs, "forward_s")[policy, index],
-        recompute_flops=recomputed(p, kind, costs, "model_flops")[policy, index],
+        recompute_s=recomputed(p, kind, costs, "forward_s", layouts.remats)[policy, index],
+        recompute_flops=recomputed(p, kind, costs, "model_flops", layouts.remats)[policy, index],
         saved_bytes=acts.saved[policy, index],
         offloaded_bytes=acts.offloaded[policy, index],
         working_bytes=acts.working[policy, index],

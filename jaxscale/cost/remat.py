@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from jaxscale.cost.inventory import LAYER_INPUT, Op
-from jaxscale.types import REMAT_POLICIES, RematPolicy
+from jaxscale.types import RematPolicy, remat_policy
 
 Graph = tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]  # name, inputs and needs of every op
 
@@ -55,12 +55,13 @@ def _walk(graph: Graph, saved: frozenset[str], offloaded: frozenset[str]) -> Rem
     )
 
 
-def recompute_table(ops: tuple[Op, ...], name: str) -> np.ndarray:
+def recompute_table(ops: tuple[Op, ...], name: str, remats: tuple[str, ...]) -> np.ndarray:
     """For every remat policy, 1.0 where it recomputes op `name`, [policies]."""
-    return _recompute_tables(_graph(ops))[name]
+    return _recompute_tables(_graph(ops), remats)[name]
 
 
 @lru_cache(maxsize=512)
-def _recompute_tables(graph: Graph) -> dict[str, np.ndarray]:
-    plans = [_walk(graph, policy.saved, policy.offloaded) for policy in REMAT_POLICIES.values()]
+def _recompute_tables(graph: Graph, remats: tuple[str, ...]) -> dict[str, np.ndarray]:
+    policies = [remat_policy(name) for name in remats]
+    plans = [_walk(graph, policy.saved, policy.offloaded) for policy in policies]
     return {name: np.array([float(name in plan.recomputed) for plan in plans]) for name, _, _ in graph}

@@ -1,6 +1,6 @@
 """Layouts and estimates in plain words with numbers."""
 
-from jaxscale.types import AXES, Cluster, Estimate, Layout, Workload
+from jaxscale.types import AXES, Cluster, Estimate, Layout, Workload, remat_policy
 from jaxscale.types.layout import ZERO_STAGES
 from jaxscale.units import format_bytes, format_seconds
 
@@ -93,9 +93,20 @@ def layout_sentences(layout: Layout, workload: Workload, cluster: Cluster) -> tu
         _batch_sentence(layout, workload, cluster),
         *_axis_sentences(layout, workload),
         _zero_sentence(layout),
-        f"Remat {layout.remat}: {REMAT_WORDS[layout.remat]}.",
+        f"Remat {layout.remat}: {remat_words(layout.remat)}.",
         *(("Optimizer state waits in host memory between steps.",) if layout.offload_optimizer else ()),
     )
+
+
+def remat_words(remat: str) -> str:
+    """What a named policy, or one of the layout's own, keeps for the backward pass."""
+    if remat in REMAT_WORDS:
+        return REMAT_WORDS[remat]
+    policy = remat_policy(remat)
+    host = sorted(policy.offloaded) + ["the layer's input"] * policy.offload_layer_input
+    kept = f"{', '.join(sorted(policy.saved))} kept" if policy.saved else "nothing kept on the device"
+    on_host = f", {', '.join(host)} in host memory" if host else ""
+    return f"{kept}{on_host}, the rest computed again"
 
 
 def _batch_sentence(layout: Layout, workload: Workload, cluster: Cluster) -> str:

@@ -46,8 +46,9 @@ def join(parts: Iterable[Candidates]) -> Candidates:
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("objective", "step_time_s", "memory_bytes", "mesh")
     }
+    one = parts[0].layouts
     fields = {name: np.concatenate([getattr(part.layouts, name) for part in parts]) for name in BATCH_FIELDS}
-    return Candidates(**columns, layouts=LayoutBatch(**fields, axis_order=parts[0].layouts.axis_order))
+    return Candidates(**columns, layouts=LayoutBatch(**fields, axis_order=one.axis_order, remats=one.remats))
 
 
 def merge(

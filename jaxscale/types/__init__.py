@@ -1,8 +1,9 @@
 """Frozen values with invariants at construction; no I/O and no algorithms."""
 
 from jaxscale.types.hardware import Chip, Cluster, Tier
-from jaxscale.types.layout import AXES, REMAT_POLICIES, Layout, LayoutBatch, RematPolicy, format_layout, parse_layout
+from jaxscale.types.layout import AXES, Layout, LayoutBatch, format_layout, parse_layout
 from jaxscale.types.model import MLAShape, ModelShape, MoEShape, RopeShape
+from jaxscale.types.remat import REMAT_POLICIES, RematPolicy, own_remat, remat_policy
 from jaxscale.types.results import Collective, Estimate
 from jaxscale.types.stack import STACKS, Stack, default_stack
 from jaxscale.types.workload import (
@@ -40,6 +41,8 @@ __all__ = [
     "default_stack",
     "format_layout",
     "optimizer_named",
+    "own_remat",
     "parse_layout",
     "precision_named",
+    "remat_policy",
 ]

@@ -25,75 +25,19 @@ import numpy as np
 
 from jaxscale.errors import LayoutError, nearest
 from jaxscale.types._check import require_choice, require_positive_int
+from jaxscale.types.remat import REMATS, remat_policy
 
 AXES = ("data", "fsdp", "expert", "context", "tensor", "pipeline")
 INNERMOST_FIRST = ("tensor", "context", "expert", "fsdp", "data", "pipeline")  # default placement on the network
 
-Schedule = Literal["gpipe", "1f1b", "interleaved", "zero_bubble"]
+# layered: all microbatches pass a layer (with a pipeline: one of a stage's chunks) before the next one starts
+Schedule = Literal["gpipe", "1f1b", "interleaved", "zero_bubble", "layered"]
 Shard = Literal["none", "fsdp", "data"]  # not at all; over the ZeRO group; over the ZeRO group and data
 ContextMethod = Literal["ring", "all_gather"]
 
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 SHARDS: tuple[str, ...] = get_args(Shard)
 CONTEXT_METHODS: tuple[str, ...] = get_args(ContextMethod)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RematPolicy:
-    """Which named activations of a layer survive until its backward pass; the rest is recomputed.
-
-    `saved` and `offloaded` are op names of the inventory (and the `checkpoint_name`s of the zoo). The input of a layer
-    is always saved. `offloaded` ones wait in host memory.
-    """
-
-    name: str
-    saved: frozenset[str]
-    offloaded: frozenset[str] = frozenset()
-    offload_layer_input: bool = False
-
-
-_ATTENTION_OPS = frozenset({"q", "k", "v", "q_down", "kv_down", "q_proj", "k_proj", "attention"})
-_MATMUL_OPS = _ATTENTION_OPS | {
-    "attention_out",
-    "mlp_gate",
-    "mlp_up",
-    "mlp_down",
-    "shared_gate",
-    "shared_up",
-    "shared_down",
-    "router",
-    "expert_gate",
-    "expert_up",
-    "expert_down",
-    "dispatch",
-    "combine",
-}
-_ELEMENTWISE_OPS = frozenset(
-    {
-        "attention_norm",
-        "mlp_norm",
-        "attention_residual",
-        "mlp_act",
-        "expert_act",
-        "shared_act",
-        "attention_post_norm",
-        "mlp_post_norm",
-    }
-)
-
-REMAT_POLICIES: dict[str, RematPolicy] = {
-    p.name: p
-    for p in (
-        RematPolicy(name="none", saved=_MATMUL_OPS | _ELEMENTWISE_OPS),
-        RematPolicy(name="dots", saved=_MATMUL_OPS),
-        RematPolicy(name="attention", saved=_ATTENTION_OPS),
-        RematPolicy(name="flash", saved=frozenset({"attention"})),
-        RematPolicy(name="full", saved=frozenset()),
-        RematPolicy(name="offload_attention", saved=frozenset(), offloaded=_ATTENTION_OPS),
-        RematPolicy(name="offload_inputs", saved=frozenset(), offload_layer_input=True),
-    )
-}
-REMATS: tuple[str, ...] = tuple(REMAT_POLICIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +67,7 @@ class Layout:
         require_positive_int(
             "layout", LayoutError, microbatch_size=self.microbatch_size, virtual_stages=self.virtual_stages
         )
-        require_choice("layout", LayoutError, allowed=REMATS, remat=self.remat)
+        object.__setattr__(self, "remat", remat_policy(self.remat).name)
         require_choice("layout", LayoutError, allowed=SCHEDULES, schedule=self.schedule)
         require_choice("layout", LayoutError, allowed=CONTEXT_METHODS, context_method=self.context_method)
         shards = {f: getattr(self, f) for f in ("params_shard", "grads_shard", "optimizer_shard")}
@@ -241,7 +185,10 @@ def format_layout(layout: Layout) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutBatch:
-    """`n` layouts as arrays: the fields of `Layout` but `axis_order`, int64 [n]; choices index their tuples."""
+    """`n` layouts as arrays: the fields of `Layout` but `axis_order`, int64 [n]; choices index their tuples.
+
+    `remat` indexes `remats`: the named policies, then what policies of their own the layouts bring.
+    """
 
     data: np.ndarray
     fsdp: np.ndarray
@@ -260,6 +207,7 @@ class LayoutBatch:
     context_method: np.ndarray
     offload_optimizer: np.ndarray
     axis_order: tuple[str, ...] = INNERMOST_FIRST  # one order for the whole batch
+    remats: tuple[str, ...] = REMATS
 
     def __len__(self) -> int:
         return len(self.data)
@@ -270,11 +218,12 @@ class LayoutBatch:
         orders = {layout.axis_order for layout in layouts}
         if len(orders) != 1:
             raise LayoutError("layout: a batch needs at least one layout, and one axis_order for all")
+        remats = tuple(dict.fromkeys([*REMATS, *(layout.remat for layout in layouts)]))
         columns = {
-            name: np.array([field_code(name, getattr(layout, name)) for layout in layouts], dtype=np.int64)
+            name: np.array([field_code(name, getattr(layout, name), remats) for layout in layouts], dtype=np.int64)
             for name in BATCH_FIELDS
         }
-        return cls(**columns, axis_order=orders.pop())
+        return cls(**columns, axis_order=orders.pop(), remats=remats)
 
     @classmethod
     def from_columns(
@@ -290,13 +239,17 @@ class LayoutBatch:
 
     def take(self, index: np.ndarray) -> "LayoutBatch":
         """Return the rows at `index` (integer or boolean)."""
-        return LayoutBatch(**{name: getattr(self, name)[index] for name in BATCH_FIELDS}, axis_order=self.axis_order)
+        columns = {name: getattr(self, name)[index] for name in BATCH_FIELDS}
+        return LayoutBatch(**columns, axis_order=self.axis_order, remats=self.remats)
 
     def layout(self, row: int) -> Layout:
         """Return one row as a `Layout`."""
         values: dict[str, object] = {}
         for name in BATCH_FIELDS:
             code = int(getattr(self, name)[row])
+            if name == "remat":
+                values[name] = self.remats[code]
+                continue
             values[name] = CHOICES[name][code] if name in CHOICES else bool(code) if name in BOOLS else code
         return Layout(**values, axis_order=self.axis_order)  # type: ignore[arg-type]
 
@@ -315,9 +268,13 @@ class LayoutBatch:
         return self.batch_shards * self.context * self.tensor * self.pipeline
 
 
-BATCH_FIELDS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(LayoutBatch) if f.name != "axis_order")
+BATCH_FIELDS: tuple[str, ...] = tuple(
+    f.name for f in dataclasses.fields(LayoutBatch) if f.name not in ("axis_order", "remats")
+)
 
 
-def field_code(name: str, value: object) -> int:
+def field_code(name: str, value: object, remats: tuple[str, ...] = REMATS) -> int:
     """Return the number that stands for a field's value in a `LayoutBatch`."""
+    if name == "remat":
+        return remats.index(str(value))
     return CHOICES[name].index(value) if name in CHOICES else int(value)  # type: ignore[arg-type, call-overload]

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_policies
 
-from jaxscale.types.layout import REMAT_POLICIES, RematPolicy
+from jaxscale.types import RematPolicy, remat_policy
 
 LAYER_INPUT = "layer_input"  # the name the runtime gives to a layer's input where that goes to the host
 
@@ -33,4 +33,4 @@ def remat_layer(layer: Layer, remat: str, *, in_loop: bool) -> Layer:
 
     `in_loop`: a scan separates forward from backward, so the compiler cannot undo the recomputation.
     """
-    return jax.checkpoint(layer, policy=policy_function(REMAT_POLICIES[remat]), prevent_cse=not in_loop)
+    return jax.checkpoint(layer, policy=policy_function(remat_policy(remat)), prevent_cse=not in_loop)
