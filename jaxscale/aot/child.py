@@ -12,14 +12,23 @@ import signal
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+from jaxscale.aot.assignment import (
+    Allocation,
+    Ranges,
+    assigned_memory,
+    largest_buffers,
+    parse_assignment,
+    parse_live_ranges,
+)
 from jaxscale.aot.codec import decode, encode
 from jaxscale.aot.hlo import MeshAxes, read_program
 from jaxscale.aot.hlo.kernels import attention_flops
 from jaxscale.aot.hlo.text import parse_module
-from jaxscale.aot.memory import largest_buffers, memory_classes, out_of_memory_bytes
+from jaxscale.aot.memory import memory_classes, out_of_memory_bytes
 from jaxscale.aot.request import CompileRequest, versions
 from jaxscale.aot.result import CompiledMemory, CompiledStep
 from jaxscale.aot.targets.devices import describe_devices
@@ -27,6 +36,8 @@ from jaxscale.errors import JaxscaleError
 
 _PR_SET_PDEATHSIG = 1
 _KIB = 1024
+_LAST_BEFORE_CODE = "after_buffer_assignment.txt"  # of the files that the TPU compiler writes
+_POLL_S = 0.1
 _OOM_MARKS = ("RESOURCE_EXHAUSTED", "CompileTimeHbmOom")
 
 
@@ -56,6 +67,8 @@ def main(arguments: list[str]) -> None:
         **({"memory": None, "message": ""} | fields),
     )
     Path(arguments[0]).write_text(json.dumps(encode(result)))
+    if request.stops_early:
+        os._exit(0)  # a compiler that was left at work ends with its process
 
 
 def _die_with_parent() -> None:
@@ -97,7 +110,7 @@ class _Compiler:
         """Compile; out of memory is an answer."""
         started = time.monotonic()
         try:
-            compiled = self.lowered.compile(compiler_options=self._options())
+            compiled = self._compiled()
         except RuntimeError as error:
             compile_s = time.monotonic() - started
             if not any(mark in str(error) for mark in _OOM_MARKS):
@@ -105,14 +118,27 @@ class _Compiler:
             return {"compile_s": compile_s} | self._out_of_memory(str(error))
         compile_s = time.monotonic() - started
         text, path = self._text(compiled)
+        allocations, ranges = self._assignment()
+        assigned = assigned_memory(allocations, ranges) if compiled is None else None
         return {
             "status": "compiled",
-            "memory": memory_classes(compiled.memory_analysis(), self.target),
-            "largest_buffers": self._largest_buffers(text),
+            "memory": assigned or memory_classes(compiled.memory_analysis(), self.target),
+            "largest_buffers": largest_buffers(allocations, parse_module(text), ranges),
             "program": read_program(text, self.mesh, kernels=attention_flops),
             "compile_s": compile_s,
             "hlo_path": path,
         }
+
+    def _compiled(self) -> Any:
+        """The compiled program; None where the compiler was left before it made code, its files written."""
+        if not self.request.stops_early:
+            return self.lowered.compile(compiler_options=self._options())
+        work = ThreadPoolExecutor(1).submit(self.lowered.compile, compiler_options=self._options())
+        while not work.done():
+            if self._dumped(_LAST_BEFORE_CODE):
+                return None
+            wait((work,), timeout=_POLL_S)
+        return work.result()
 
     def _options(self, **more: str) -> dict[str, Any]:
         """The caller's flags, and an order to leave the compiler's own files: they name its buffers."""
@@ -147,14 +173,16 @@ class _Compiler:
             self.lowered.compile(compiler_options=self._options(xla_tpu_no_crash_on_oom="true"))
         except RuntimeError:
             if text := self._dumped_program():
+                allocations, ranges = self._assignment()
                 fields |= {
                     "program": read_program(text, self.mesh, kernels=attention_flops),
-                    "largest_buffers": self._largest_buffers(text),
+                    "largest_buffers": largest_buffers(allocations, parse_module(text), ranges),
                 }
         return fields
 
-    def _largest_buffers(self, text: str) -> tuple:
-        return largest_buffers(self._dumped("buffer-assignment.txt"), parse_module(text))
+    def _assignment(self) -> tuple[tuple[Allocation, ...], Ranges]:
+        files = self._dumped("buffer-assignment.txt"), self._dumped("live-range.txt")
+        return parse_assignment(files[0]), parse_live_ranges(files[1])
 
     def _dumped_program(self) -> str:
         """After code generation, where the compiler came so far: then with its cycle estimates."""

@@ -1,6 +1,7 @@
 """Compile one training step ahead of time, in a child process that may die, hang or grow without harm to this one."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -56,7 +57,8 @@ def try_compile(
         return failed(request, str(error))
     key = request.key()
     cache = Cache() if cache is None else cache
-    kept = None if request.dump_dir else cache.get(key)
+    whole = dataclasses.replace(request, quick=False).key()  # answers a quick request too
+    kept = None if request.dump_dir else cache.get(key) or cache.get(whole)
     if kept is not None:
         return decode(CompiledStep, kept | {"cached": True, "hlo_path": ""})
     if (free := available_memory_bytes()) < LEAST_FREE_BYTES:

@@ -1,19 +1,15 @@
-"""Memory of a compiled program: the compiler's classes, and the largest buffers by the op that makes them."""
+"""Memory of a compiled program by the compiler's own account."""
 
 import re
 from typing import Any
 
-from jaxscale.aot.hlo.text import Module
-from jaxscale.aot.result import Buffer, CompiledMemory
+from jaxscale.aot.result import CompiledMemory
 from jaxscale.aot.targets import Target
 
 _UNITS = {"B": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
 _TOTAL = re.compile(
     r"memory required[^(]*\(([\d.]+)([BKMGT])?[^)]*\) exceeds available HBM \(([\d.]+)([BKMGT])?[^)]*\)"
 )
-_ALLOCATION = re.compile(r"^allocation (\d+): size (\d+)(.*)$")
-_VALUE = re.compile(r"^ value: <\d+ ([\w.\-]+)(?:\{[\d,]*\})? @\d+> \(size=(\d+),offset=(\d+)\): (.*)$")
-NUM_LARGEST = 12
 
 
 def memory_classes(analysis: Any, target: Target) -> CompiledMemory:
@@ -54,22 +50,3 @@ def out_of_memory_bytes(message: str) -> tuple[float, float] | None:
         return None
     needed, needed_unit, limit, limit_unit = match.groups()
     return float(needed) * _UNITS[needed_unit or "B"], float(limit) * _UNITS[limit_unit or "B"]
-
-
-def largest_buffers(assignment: str, module: Module | None) -> tuple[Buffer, ...]:
-    """The largest buffers of a dumped buffer assignment; of values that share a place, the largest."""
-    sources = {i.name: i.source for c in module.computations.values() for i in c.instructions} if module else {}
-    places: dict[tuple[int, int], Buffer] = {}
-    allocation, counted = -1, False
-    for line in assignment.splitlines():
-        if head := _ALLOCATION.match(line):
-            allocation = int(head.group(1))
-            counted = "thread-local" not in head.group(3) and "color" not in head.group(3)
-        elif counted and (value := _VALUE.match(line)):
-            name, size, offset, type_text = value.groups()
-            place = (allocation, int(offset))
-            if place not in places or places[place].num_bytes < int(size):
-                places[place] = Buffer(
-                    name=name, num_bytes=float(size), type_text=type_text, source=sources.get(name, "")
-                )
-    return tuple(sorted(places.values(), key=lambda buffer: -buffer.num_bytes)[:NUM_LARGEST])

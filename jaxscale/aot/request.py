@@ -30,16 +30,22 @@ class CompileRequest:
     cluster: Cluster
     flags: tuple[tuple[str, str], ...] = ()
     dump_dir: str = ""  # where to leave the optimized HLO; not part of the key
+    quick: bool = False  # for TPUs: stop once memory is assigned; no code size and no cycle estimates then
 
     @property
     def target(self) -> Target:
         """The compiler and the devices that the program is for."""
         return target_of(self.cluster)
 
+    @property
+    def stops_early(self) -> bool:
+        """Whether the compiler is left before it makes code; GPU and CPU compilers are quick enough as they are."""
+        return self.quick and self.target.backend == "tpu"
+
     def key(self) -> str:
         """A digest of everything that the answer depends on."""
         parts = {
-            "request": encode(self) | {"dump_dir": ""},
+            "request": encode(self) | {"dump_dir": "", "quick": self.stops_early},
             "target": encode(self.target),
             "source": source_digest(),
             "versions": versions(),

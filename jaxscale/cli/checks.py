@@ -75,7 +75,7 @@ def _compile_checks(
     from jaxscale.aot.pool import compile_layouts
     from jaxscale.cli.compiled import compile_request, compiled_estimate
 
-    requests = [compile_request(shape, workload, cluster, row.predicted.layout) for row in rows]
+    requests = [compile_request(shape, workload, cluster, row.predicted.layout, quick=True) for row in rows]
     for index, step in compile_layouts(requests):
         row = rows[index]
         record = compiled_estimate(step, shape, workload, cluster) if step.memory else None

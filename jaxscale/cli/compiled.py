@@ -115,6 +115,7 @@ def compile_request(
     *,
     flags: tuple[str, ...] = (),
     dump: str = "",
+    quick: bool = False,
 ) -> CompileRequest:
     """A request from what a command line says; flags are written `name=value`."""
     pairs = []
@@ -126,5 +127,11 @@ def compile_request(
             )
         pairs.append((name, value))
     return CompileRequest(
-        shape=shape, workload=workload, layout=layout, cluster=cluster, flags=tuple(pairs), dump_dir=dump
+        shape=shape,
+        workload=workload,
+        layout=layout,
+        cluster=cluster,
+        flags=tuple(pairs),
+        dump_dir=dump,
+        quick=quick,
     )

@@ -1,7 +1,18 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from jaxscale.aot.assignment import (
+    Value,
+    assigned_memory,
+    covered_bytes,
+    largest_buffers,
+    live_at_peak,
+    parse_assignment,
+    parse_live_ranges,
+)
 from jaxscale.aot.hlo.text import parse_module
-from jaxscale.aot.memory import largest_buffers, out_of_memory_bytes
+from jaxscale.aot.memory import out_of_memory_bytes
 from jaxscale.aot.result import CompiledMemory
 
 GIB = 2.0**30
@@ -38,12 +49,62 @@ def test_the_compilers_refusal_gives_need_and_limit():
 
 def test_largest_buffers_are_named_by_op():
     """On-chip and thread-local values are left out, and of values in one place the largest counts."""
-    buffers = largest_buffers(ASSIGNMENT, parse_module(PROGRAM))
+    buffers = largest_buffers(parse_assignment(ASSIGNMENT), parse_module(PROGRAM))
     assert [(b.name, b.num_bytes, b.source) for b in buffers] == [
         ("param", 14407680000.0, ""),
         ("fusion.1", 7203840000.0, "jit(f)/mlp/dot_general"),
         ("fusion.1", 512.0, "jit(f)/mlp/dot_general"),
     ]
+
+
+STEP = """BufferAssignment:
+allocation 0: size 64, page 0, parameter 0, shape |f32[16]| at ShapeIndex {}, maybe-live-out:
+ value: <1 state @0> (size=64,offset=0): f32[16]{0}
+allocation 1: size 8, page 0, parameter 1, shape |s32[2]| at ShapeIndex {}:
+ value: <2 batch @0> (size=8,offset=0): s32[2]{0}
+allocation 2: size 4, page 0, maybe-live-out:
+ value: <3 loss @0> (size=4,offset=0): f32[]
+allocation 3: size 90, color 5, page 0, preallocated-temp:
+ value: <4 kept_on_host @5> (size=90,offset=0): f32[22]{0:S(5)}
+allocation 4: size 100, page 0, preallocated-temp:
+ value: <5 while.1{2} (phi) @0> (size=40,offset=0): bf16[20]{0}
+ value: <6 update @0> (size=40,offset=0): bf16[20]{0}
+ value: <7 logits @0> (size=30,offset=40): bf16[15]{0}
+ value: <8 gradient @0> (size=20,offset=80): bf16[10]{0}
+"""
+RANGES = """HloLiveRange (max 9):
+  InstructionSequence:
+    0:state
+  BufferLiveRange:
+    while.1{2}:1-8
+    update{}:2-3
+    logits{}:3-5
+    gradient{}:6-8
+  Live ranges at 3 (peak):
+    logits{}: 30 bytes (cumulative: 30 bytes)
+"""
+
+
+def test_memory_is_known_before_there_is_code():
+    """Values in one place count once, and those that are never alive together do not add up."""
+    allocations, ranges = parse_assignment(STEP), parse_live_ranges(RANGES)
+    memory = assigned_memory(allocations, ranges)
+    assert (memory.arguments_bytes, memory.outputs_bytes, memory.aliased_bytes) == (72.0, 4.0, 64.0)
+    assert (memory.temporaries_bytes, memory.host_bytes) == (100.0, 90.0)
+    assert memory.peak_bytes == 72.0 + 4.0 + 40.0 + 30.0
+    assert {v.name for v in live_at_peak(allocations, ranges)} == {"while.1", "update", "logits"}
+
+
+def test_largest_buffers_are_those_of_the_peak():
+    names = [b.name for b in largest_buffers(parse_assignment(STEP), None, parse_live_ranges(RANGES))]
+    assert names == ["state", "while.1", "logits", "batch", "loss"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20)), max_size=12))
+def test_covered_bytes_are_those_of_a_drawn_map(places):
+    values = [Value(name="v", index="", num_bytes=size, offset=at, type_text="") for at, size in places]
+    drawn = {byte for at, size in places for byte in range(at, at + size)}
+    assert covered_bytes(values) == len(drawn)
 
 
 @pytest.mark.parametrize("peak", [5.0, 12.0, 100.0])

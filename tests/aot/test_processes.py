@@ -16,6 +16,7 @@ import jaxscale.aot.compile as compile_module
 from jaxscale.aot.cache import Cache
 from jaxscale.aot.compile import compile_step, try_compile
 from jaxscale.aot.pool import compile_layouts, num_workers
+from jaxscale.aot.request import CompileRequest
 from jaxscale.errors import CompileError, LayoutError
 from tests.aot.requests import request
 
@@ -89,6 +90,17 @@ def test_a_second_request_compiles_nothing(tmp_path):
     second = compile_step(asked, cache=cache)
     assert (second.cached, len(list(mark.iterdir()))) == (True, 1)
     assert dataclasses.replace(second, cached=False) == first
+
+
+def test_a_whole_answer_serves_a_quick_request(tmp_path, monkeypatch):
+    """A quick compile of a TPU step has a key of its own; elsewhere the two are one."""
+    cpu = request("ok")
+    assert dataclasses.replace(cpu, quick=True).key() == cpu.key()
+    monkeypatch.setattr(CompileRequest, "stops_early", property(lambda self: self.quick))
+    cache, quick = Cache(tmp_path), dataclasses.replace(cpu, quick=True)
+    assert quick.key() != cpu.key()
+    compile_step(cpu, cache=cache)
+    assert compile_step(quick, cache=cache).cached
 
 
 def test_failures_are_not_kept(tmp_path):
