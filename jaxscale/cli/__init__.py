@@ -12,6 +12,7 @@ from jaxscale.errors import JaxscaleError
 VERBS: dict[str, tuple[str, str]] = {
     "search": ("jaxscale.cli.search", "Find the best layouts for a model on a cluster, and check them."),
     "predict": ("jaxscale.cli.predict", "Predict time, memory, MFU and money of one layout."),
+    "fit": ("jaxscale.cli.fit", "Fit remat policy and microbatch to a layout's memory."),
     "explain": ("jaxscale.cli.explain", "Tell why a layout takes the time and memory it does."),
     "export": ("jaxscale.cli.export", "Write a layout as another framework's configuration."),
     "plan": ("jaxscale.cli.plan", "From a budget to a model, tokens, layout, days and money."),
@@ -25,6 +26,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "cache": ("jaxscale.cli.cache", "Look at the kept compile results, or clear them."),
     "twin": ("jaxscale.cli.twin", "Run a layout's small twin on emulated devices against one device."),
     "measure": ("jaxscale.cli.measure", "Run a layout's real step on devices that are there, or emulated."),
+    "sweep": ("jaxscale.cli.sweep", "Measure many models, workloads and layouts; resumes."),
+    "train": ("jaxscale.cli.train", "Train under a layout on this machine, in one process or several."),
     "probe": ("jaxscale.cli.probe", "Measure this machine's devices and write them as a cluster file."),
     "runs": ("jaxscale.cli.runs", "List, compare, export and check stored measurements."),
     "bench": ("jaxscale.cli.bench", "Measure how fast jaxscale itself is."),

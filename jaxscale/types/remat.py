@@ -71,6 +71,11 @@ _ON_HOST = "@host"
 _INPUT = "input"
 
 
+def saveable_ops() -> frozenset[str]:
+    """Ops whose output a policy may keep."""
+    return _MATMUL_OPS | _ELEMENTWISE_OPS
+
+
 def own_remat(saved: Iterable[str], offloaded: Iterable[str] = (), *, offload_layer_input: bool = False) -> str:
     """The name of a policy by its ops, as a layout reads it.
 
@@ -91,7 +96,7 @@ def remat_policy(name: str) -> RematPolicy:
     kept = {part.strip() for part in name.removeprefix(_OWN).split("+") if part.strip()}
     offloaded = {op.removesuffix(_ON_HOST) for op in kept if op.endswith(_ON_HOST)}
     saved = {op for op in kept if not op.endswith(_ON_HOST)}
-    known = _MATMUL_OPS | _ELEMENTWISE_OPS
+    known = saveable_ops()
     for op in sorted((saved | offloaded) - known - {_INPUT}):
         raise LayoutError(f"layout: remat={name!r}: no op is called {op!r}; known: {', '.join(sorted(known))}")
     for op in sorted(saved & offloaded):
