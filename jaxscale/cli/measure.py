@@ -46,20 +46,22 @@ def command(
     memory, NaN, a hang and a crash are results, kept in the store like any other (and the exit code is 2).
     """
     from jaxscale.measure import measure
+    from jaxscale.measure.hosts import this_host
 
     asked = MeasureRequest(
         shape=request.shape, workload=request.workload, layout=request.only_layout, cluster=request.cluster,
         num_steps=steps, num_warmup_steps=warmup, seed=seed, trace_dir=trace,
     )  # fmt: skip
-    keeper = _open_store(store or os.environ.get(STORE_VARIABLE))
-    with Bars(quiet=quiet) as bars:
+    leads = this_host().leads  # of several hosts that run this command, one keeps the result and shows it
+    keeper = _open_store(store or os.environ.get(STORE_VARIABLE)) if leads else None
+    with Bars(quiet=quiet or not leads) as bars:
         bars.said(f"measuring {asked.shape.name} as {asked.layout} on {asked.cluster.name}")
         result = with_utilisation(measure(asked, watchdog_s=watchdog))
     if keeper is not None:
         keeper.save(result)
-    if as_json:
+    if leads and as_json:
         print_json(to_json(result))
-    else:
+    elif leads:
         _print(result)
     if result.status != "ok":
         raise MeasurementError(f"{result.status}: {result.message}")

@@ -40,7 +40,11 @@ class Bars:
 
     def searching(self, cluster: str) -> OnProgress:
         """A bar for one cluster's search, as the function that moves it."""
-        task = self._progress.add_task(f"layouts on {cluster}", total=None)
+        return self.counting(f"layouts on {cluster}")
+
+    def counting(self, what: str) -> OnProgress:
+        """A bar with the time left, as the function that moves it."""
+        task = self._progress.add_task(what, total=None)
 
         def moved(done: int, total: int) -> None:
             self._progress.update(task, completed=done, total=total)

@@ -13,6 +13,7 @@ from typing import Any
 from jaxscale.aot.codec import decode
 from jaxscale.errors import MeasurementError
 from jaxscale.measure.events import Reporter, die_with_parent
+from jaxscale.measure.hosts import join, this_host
 from jaxscale.types.measurement import MeasureRequest
 
 KIB = 1024
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> None:
 
 def run(request: MeasureRequest, report: Reporter) -> None:
     """Compile, warm up, time the steps, and look at memory."""
+    join(this_host(), emulated=request.emulated)
     devices = take_devices(request.cluster.num_devices, emulated=request.emulated)
     report(phase="devices", device_kind=devices[0].device_kind, num_devices=len(devices))
     step, compiled = _compile(request, devices, report)
@@ -51,11 +53,14 @@ def run(request: MeasureRequest, report: Reporter) -> None:
 
 
 def take_devices(count: int, *, emulated: bool) -> list[Any]:
-    """Emulate `count` devices, or take what is there."""
+    """Emulate `count` devices, shared out over the hosts, or take what is there."""
     import jax
 
     if emulated:
-        jax.config.update("jax_num_cpu_devices", count)
+        hosts = this_host().count
+        if count % hosts:
+            raise MeasurementError(f"{count} emulated devices cannot be shared out evenly over {hosts} hosts")
+        jax.config.update("jax_num_cpu_devices", count // hosts)
     devices = jax.devices()
     if len(devices) < count:
         raise MeasurementError(f"{count} devices are needed, {len(devices)} are there: {devices[0].device_kind}")
@@ -98,8 +103,10 @@ def timed_step(compiled: Any, state: Any, batch: Any) -> tuple[Any, float, float
 
 
 def peak_memory(devices: list[Any]) -> tuple[float, str]:
-    """Peak bytes of the fullest device by its own statistics; else of this process, which emulates them all."""
-    stats = [device.memory_stats() for device in devices]
+    """Peak bytes of this host's fullest device by its own statistics; else of this process, which emulates them all."""
+    import jax
+
+    stats = [device.memory_stats() for device in devices if device.process_index == jax.process_index()]
     peaks = [float(found["peak_bytes_in_use"]) for found in stats if found and "peak_bytes_in_use" in found]
     if peaks:
         return max(peaks), "device"

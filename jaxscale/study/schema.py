@@ -1,6 +1,7 @@
 """Tables of the store, its schema's version, and how an older one becomes this one.
 
-A measurement is one row: the whole record as JSON, its SHA-256, and columns to filter by. Nothing is ever updated.
+A measurement is one row: the whole record as JSON, its SHA-256, and columns to filter by. It is never updated. A
+claim says that somebody is measuring a program now, and until when that counts without a word from them.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Float,
+    Index,
     Integer,
     MetaData,
     String,
@@ -19,12 +21,14 @@ from sqlalchemy import (
     event,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy import create_engine as sqlalchemy_engine
 from sqlalchemy import inspect as sqlalchemy_inspect
 
 from jaxscale.errors import StoreError
+from jaxscale.study.record import derived, readable
 
 BUSY_TIMEOUT_S = 60.0
 WRITES = {"jaxscale_writes": True}  # execution option of connections that write
@@ -46,15 +50,44 @@ MEASUREMENTS = Table(
     Column("mfu", Float),
     Column("sha256", String(64), nullable=False),
     Column("record", Text, nullable=False),
+    Column("program", String(64)),  # since version 2; empty where the surroundings are unknown
 )
+BY_PROGRAM = Index("ix_measurements_program", MEASUREMENTS.c.program)
+CLAIMS = Table(
+    "claims",
+    METADATA,
+    Column("program", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("expires_at", Float, nullable=False),  # seconds since 1970
+)
+
+_VERSION_1 = """
+CREATE TABLE measurements (
+    identifier VARCHAR(32) NOT NULL PRIMARY KEY, started_at VARCHAR(32) NOT NULL, status VARCHAR(16) NOT NULL,
+    model TEXT NOT NULL, cluster TEXT NOT NULL, layout TEXT NOT NULL, seq_len INTEGER NOT NULL,
+    global_batch_size INTEGER NOT NULL, step_time_s FLOAT, mfu FLOAT, sha256 VARCHAR(64) NOT NULL, record TEXT NOT NULL
+)"""
 
 
 def _create_measurements(connection: Connection) -> None:
-    MEASUREMENTS.create(connection)
+    connection.execute(text(_VERSION_1))
+    connection.execute(text("CREATE INDEX ix_measurements_started_at ON measurements (started_at)"))
+
+
+def _add_programs_and_claims(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE measurements ADD COLUMN program VARCHAR(64)"))
+    rows = connection.execute(text("SELECT identifier, sha256, record FROM measurements")).mappings()
+    for measurement in readable(map(dict, rows))[0]:
+        values = {name: derived(measurement)[name] for name in ("program", "identifier")}
+        connection.execute(text("UPDATE measurements SET program = :program WHERE identifier = :identifier"), values)
+    BY_PROGRAM.create(connection)
+    CLAIMS.create(connection)
 
 
 # One function a version: MIGRATIONS[i] turns version i into i + 1, in one transaction with the others.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_measurements,)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_measurements, _add_programs_and_claims)
 VERSION = len(MIGRATIONS)
 
 

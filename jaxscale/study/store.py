@@ -5,8 +5,6 @@ the record that it was about to save.
 """
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +13,10 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
-from jaxscale.aot.codec import decode, encode
-from jaxscale.errors import JaxscaleError, StoreError, nearest
+from jaxscale.errors import StoreError, nearest
+from jaxscale.study.record import Row, fault_of, from_row, to_row
 from jaxscale.study.schema import MEASUREMENTS, WRITES, migrate, open_engine
 from jaxscale.types.measurement import Measurement
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +55,11 @@ class Store:
 
         A record that is here already is left alone; one that differs under the same identifier is an error.
         """
-        added = 0
-        with self._errors(), self._engine.connect().execution_options(**WRITES) as connection, connection.begin():
-            for row in rows:
-                added += self._add(connection, row)
-        return added
+        with self.writing() as connection:
+            return sum(self.add(connection, row) for row in rows)
 
-    def _add(self, connection: Connection, row: Row) -> bool:
+    def add(self, connection: Connection, row: Row) -> bool:
+        """Add one row within a transaction of `writing`; returns whether it is new."""
         known = connection.execute(
             select(MEASUREMENTS.c.sha256).where(MEASUREMENTS.c.identifier == row["identifier"])
         ).scalar()
@@ -77,14 +71,15 @@ class Store:
 
     def rows(
         self, *, model: str | None = None, cluster: str | None = None, status: str | None = None,
-        limit: int | None = None,
+        program: str | None = None, limit: int | None = None,
     ) -> list[Row]:  # fmt: skip
-        """Rows, newest first, that are of a model, a cluster and a status."""
+        """Rows, newest first, that are of a model, a cluster, a status and a program."""
         query = select(MEASUREMENTS).order_by(MEASUREMENTS.c.started_at.desc(), MEASUREMENTS.c.identifier)
-        for column, value in (("model", model), ("cluster", cluster), ("status", status)):
+        wanted = {"model": model, "cluster": cluster, "status": status, "program": program}
+        for column, value in wanted.items():
             if value is not None:
                 query = query.where(MEASUREMENTS.c[column] == value)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [dict(row._mapping) for row in connection.execute(query.limit(limit))]
 
     def measurements(self, **filters: Any) -> list[Measurement]:
@@ -94,7 +89,7 @@ class Store:
     def find(self, prefix: str) -> Measurement:
         """The measurement whose identifier begins with `prefix`."""
         column = MEASUREMENTS.c.identifier
-        with self._reading() as connection:
+        with self.reading() as connection:
             query = select(MEASUREMENTS).where(column.startswith(prefix, autoescape=True)).limit(2)
             found = [dict(row._mapping) for row in connection.execute(query)] if prefix else []
             if len(found) == 1:
@@ -108,14 +103,21 @@ class Store:
         """Everything wrong with the store: the database's own test, then every record's digest and content."""
         faults = []
         if self._engine.dialect.name == "sqlite":
-            with self._reading() as connection:
+            with self.reading() as connection:
                 said = connection.execute(text("PRAGMA integrity_check")).scalars().all()
             faults += [Fault(identifier="", what=line) for line in said if line != "ok"]
         found = ((row["identifier"], fault_of(row)) for row in self.rows())
         return faults + [Fault(identifier=identifier, what=what) for identifier, what in found if what]
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that writes: all of it happens, and is on the disk when this ends, or none."""
+        with self._errors(), self._engine.connect().execution_options(**WRITES) as connection, connection.begin():
+            yield connection
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the store."""
         with self._errors(), self._engine.connect() as connection, connection.begin():
             yield connection
 
@@ -129,49 +131,3 @@ class Store:
         except SQLAlchemyError as error:
             words = getattr(error, "orig", None) or error
             raise StoreError(f"store {self._address}: {words}") from error
-
-
-def fault_of(row: Row) -> str:
-    """What is wrong with a row; empty where nothing is."""
-    try:
-        measurement = from_row(row)
-    except StoreError as error:
-        return str(error)
-    wrong = [name for name, value in to_row(measurement).items() if row[name] != value]
-    return f"{', '.join(wrong)} not as in the record" if wrong else ""
-
-
-def to_row(measurement: Measurement) -> Row:
-    """A measurement as a row: the record, its digest, and what to filter by."""
-    asked = measurement.request
-    record = json.dumps(encode(measurement), sort_keys=True)
-    return {
-        "identifier": measurement.identifier,
-        "started_at": measurement.started_at,
-        "status": measurement.status,
-        "model": asked.shape.name,
-        "cluster": asked.cluster.name,
-        "layout": str(asked.layout),
-        "seq_len": asked.workload.seq_len,
-        "global_batch_size": asked.workload.global_batch_size,
-        "step_time_s": measurement.median_s,
-        "mfu": measurement.mfu,
-        "sha256": digest(record),
-        "record": record,
-    }
-
-
-def from_row(row: Row) -> Measurement:
-    """The measurement of a row; StoreError where its digest is wrong or it cannot be read."""
-    where = f"run {row['identifier']}"
-    if digest(row["record"]) != row["sha256"]:
-        raise StoreError(f"{where}: the record is not what was saved (its SHA-256 differs)")
-    try:
-        return decode(Measurement, json.loads(row["record"]))
-    except (ValueError, TypeError, KeyError, JaxscaleError) as error:
-        raise StoreError(f"{where}: the record cannot be read: {error}") from error
-
-
-def digest(record: str) -> str:
-    """SHA-256 of a record's text."""
-    return hashlib.sha256(record.encode()).hexdigest()

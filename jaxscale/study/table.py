@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxscale.errors import StoreError
+from jaxscale.study.record import Row, derived, fault_of, from_row
 from jaxscale.study.schema import MEASUREMENTS
-from jaxscale.study.store import Row, fault_of
 
 COLUMNS = tuple(column.name for column in MEASUREMENTS.columns)
 _WHOLE = ("seq_len", "global_batch_size")
 _OPTIONAL = ("step_time_s", "mfu")
+_LATER = ("program",)  # columns that files of older versions lack; they follow from the record
 
 
 def write_table(rows: list[Row], path: Path) -> None:
@@ -41,14 +42,15 @@ def read_table(path: Path) -> list[Row]:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False) if kind == "csv" else pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read as exported runs: {error}") from error
-    missing = [name for name in COLUMNS if name not in frame.columns]
+    missing = [name for name in COLUMNS if name not in (*frame.columns, *_LATER)]
     if missing:
         raise StoreError(f"{path}: columns {', '.join(missing)} missing; only `jaxscale runs export` makes such files")
-    rows = [_plain(row) for row in frame[list(COLUMNS)].to_dict("records")]
+    present = [name for name in COLUMNS if name in frame.columns]
+    rows = [_plain(row) for row in frame[present].to_dict("records")]
     for line, row in enumerate(rows, start=1):
         if what := fault_of(row):
             raise StoreError(f"{path}: row {line}: {what}")
-    return rows
+    return [derived(from_row(row)) | row for row in rows] if len(present) < len(COLUMNS) else rows
 
 
 def _plain(row: dict[Any, Any]) -> Row:

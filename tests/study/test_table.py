@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jaxscale.errors import StoreError
 from jaxscale.study import Store, read_table, write_table
-from jaxscale.study.store import to_row
+from jaxscale.study.record import to_row
 from tests.study.records import failed, measurement
 
 ROWS = [to_row(measurement("007")), to_row(measurement("1e5", model="NA")), to_row(failed("f1"))]
