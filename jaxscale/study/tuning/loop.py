@@ -1,6 +1,7 @@
 """The loop: ask for layouts, have them measured, learn, until the budget is spent or little is left to gain."""
 
 import functools
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,22 @@ class TuneResult:
     def predicted_s(self, layout: Layout) -> float:
         """What the predictor says of a candidate."""
         return next(c.predicted_s for c in self.candidates if c.layout == layout)
+
+    @property
+    def scale(self) -> float | None:
+        """Measured over predicted, at the median; None where nothing ran."""
+        ratios = self._ratios()
+        return statistics.median(ratios) if ratios else None
+
+    @property
+    def spread(self) -> float | None:
+        """Median distance of a trial from the scale, as a share of its time."""
+        ratios = self._ratios()
+        centre = statistics.median(ratios) if ratios else None
+        return statistics.median(abs(ratio / centre - 1.0) for ratio in ratios) if centre else None
+
+    def _ratios(self) -> list[float]:
+        return [t.seconds / self.predicted_s(t.layout) for t in self.trials if t.seconds is not None]
 
 
 def tune(
