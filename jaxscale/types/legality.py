@@ -18,6 +18,7 @@ from jaxscale.types.workload import Workload
 
 _INTERLEAVED = SCHEDULES.index("interleaved")
 _ZERO_BUBBLE = SCHEDULES.index("zero_bubble")
+_LAYERED = SCHEDULES.index("layered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,13 +150,13 @@ def _say_pipeline(p: Problem, layout: Layout) -> str:
 
 
 def _broken_virtual_stages(_: Problem, layouts: LayoutBatch) -> np.ndarray:
-    interleaved = (layouts.schedule == _INTERLEAVED) & (layouts.pipeline > 1)
-    return (layouts.virtual_stages > 1) & ~interleaved
+    chunked = ((layouts.schedule == _INTERLEAVED) | (layouts.schedule == _LAYERED)) & (layouts.pipeline > 1)
+    return (layouts.virtual_stages > 1) & ~chunked
 
 
 def _say_virtual_stages(_: Problem, layout: Layout) -> str:
     return (
-        f"virtual_stages={layout.virtual_stages} needs schedule=interleaved and pipeline above 1, "
+        f"virtual_stages={layout.virtual_stages} needs schedule=interleaved or layered and pipeline above 1, "
         f"got schedule={layout.schedule}, pipeline={layout.pipeline}; allowed: 1"
     )
 

@@ -11,6 +11,7 @@ from jaxscale.runtime.comms.collectives import all_sum
 from jaxscale.runtime.placement.params import ParamPlan, is_plan, replicas, scatter_sum, sum_rest
 from jaxscale.runtime.placement.rules import PIPELINE_AXES, TOKEN_AXES
 from jaxscale.runtime.program.batch import Batch, microbatches, take_microbatch, total_weight
+from jaxscale.runtime.program.layered import layered_gradients
 from jaxscale.runtime.program.model import build_context, embed_tokens, run_chunk, token_loss
 from jaxscale.runtime.program.pipeline import pipeline_gradients
 from jaxscale.runtime.program.program import Program
@@ -38,11 +39,24 @@ def microbatch_loss(
     stream = embed_tokens(program, embedding, microbatch)
     context = build_context(program, microbatch)
     flow = run_chunk(program, stored["segments"], slots["segments"], stream, context, 0)
-    head = fetch(program, stored["head"], slots["head"], plans["head"], stacked=False)
+    head_slots, stream = _head_first(slots["head"], flow.stream)
+    head = fetch(program, stored["head"], head_slots, plans["head"], stacked=False)
     if program.shape.tied_embeddings:  # gathered again: it would be held through all layers otherwise
         embedding = fetch(program, stored["embedding"], slots["embedding"], plans["embedding"], stacked=False)
-    loss = token_loss(program, head, embedding, flow.stream, microbatch)
+    loss = token_loss(program, head, embedding, stream, microbatch)
     return (loss + flow.aux) / weight, Losses(loss=loss / weight, aux=flow.aux / weight)
+
+
+@jax.custom_vjp
+def _head_first(slots: Params, stream: Array) -> tuple[Params, Array]:
+    """Pass both on; in the backward pass the head's gradients are finished before the layers' pass begins.
+
+    Else XLA often leaves the head's weight gradient to the end, and its logits in memory through the whole pass.
+    """
+    return slots, stream
+
+
+_head_first.defvjp(lambda slots, stream: ((slots, stream), None), lambda _, cts: lax.optimization_barrier(cts))
 
 
 def accumulate(program: Program, stored: Params, batch: Batch) -> tuple[Params, Losses]:
@@ -50,6 +64,9 @@ def accumulate(program: Program, stored: Params, batch: Batch) -> tuple[Params, 
     weight, batches = total_weight(program, batch), microbatches(program, batch)
     if program.layout.pipeline > 1:
         grads, loss, aux = pipeline_gradients(program, stored, batches, weight)
+        return grads, Losses(loss=loss, aux=aux)
+    if program.layout.schedule == "layered" and program.num_microbatches > 1:
+        grads, loss, aux = layered_gradients(program, stored, batches, weight)
         return grads, Losses(loss=loss, aux=aux)
     one = jax.grad(microbatch_loss, has_aux=True)
     slots = make_slots(program, program.plans)

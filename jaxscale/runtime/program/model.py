@@ -33,6 +33,10 @@ class Flow:
 
 # (stored row, slot row, flow, context) -> flow
 Layer = Callable[[Params, Params, Flow, Context], Flow]
+# How a layer gets its weights, and its gradients go back: (program, stored row, slot row, plans) -> weights
+Read = Callable[[Program, Params, Params, Any], Params]
+
+FETCHED: Read = functools.partial(fetch, stacked=True)  # gathered for every microbatch: shards, and slots of their size
 
 
 def build_context(program: Program, microbatch: Batch) -> Context:
@@ -81,14 +85,14 @@ _report_load.defvjp(
 )
 
 
-def make_layer(program: Program, kind: LayerKind, plans: Any, *, in_loop: bool) -> Layer:
-    """One layer that fetches its own weights, under the layout's remat policy."""
+def make_layer(program: Program, kind: LayerKind, plans: Any, read: Read, *, in_loop: bool) -> Layer:
+    """One layer that gets its weights by `read`, under the layout's remat policy."""
     body = layer_body(program.shape, kind, comms=program.comms, execution=program.execution)
     options, shards = program.options, program.rules.size(program.comms.token_axes)
 
     def layer(stored: Params, slots: Params, flow: Flow, context: Context) -> Flow:
         stream = checkpoint_name(flow.stream, LAYER_INPUT)
-        stream, stats = body(fetch(program, stored, slots, plans, stacked=True), stream, context)
+        stream, stats = body(read(program, stored, slots, plans), stream, context)
         if stats is None:
             return Flow(stream=stream, aux=flow.aux)
         for plan, slot in zip(jax.tree.leaves(plans, is_leaf=is_plan), jax.tree.leaves(slots), strict=True):
@@ -101,7 +105,13 @@ def make_layer(program: Program, kind: LayerKind, plans: Any, *, in_loop: bool) 
 
 
 def run_chunk(
-    program: Program, stored: Params, slots: Params, stream: Array, context: Context, chunk: Array | int
+    program: Program,
+    stored: Params,
+    slots: Params,
+    stream: Array,
+    context: Context,
+    chunk: Array | int,
+    read: Read = FETCHED,
 ) -> Flow:
     """One chunk of layers: its rows of the stacked parameters, the slots of their gradients, the stream that enters.
 
@@ -109,16 +119,16 @@ def run_chunk(
     """
     flow = Flow(stream=stream, aux=jnp.zeros((), jnp.float32))
     if program.stages.chunk_segments:
-        return _run_uniform(program, stored, slots, flow, context)
+        return _run_uniform(program, stored, slots, flow, context, read)
     number = chunk * program.stages.num_stages + stage_index(program)
-    return _run_tabled(program, stored, slots, flow, context, number)
+    return _run_tabled(program, stored, slots, flow, context, number, read)
 
 
-def _run_uniform(program: Program, stored: Params, slots: Params, flow: Flow, context: Context) -> Flow:
+def _run_uniform(program: Program, stored: Params, slots: Params, flow: Flow, context: Context, read: Read) -> Flow:
     segments = zip(program.stages.chunk_segments, program.plans["segments"], stored, slots, strict=True)
     for segment, plans, rows, slot_rows in segments:
         layers = [
-            make_layer(program, kind, plan, in_loop=segment.repeats > 1)
+            make_layer(program, kind, plan, read, in_loop=segment.repeats > 1)
             for kind, plan in zip(segment.kinds, plans, strict=True)
         ]
 
@@ -132,12 +142,14 @@ def _run_uniform(program: Program, stored: Params, slots: Params, flow: Flow, co
 
 
 def _run_tabled(
-    program: Program, stored: Params, slots: Params, flow: Flow, context: Context, number: Array | int
+    program: Program, stored: Params, slots: Params, flow: Flow, context: Context, number: Array | int, read: Read
 ) -> Flow:
     """Slot by slot, each running the kind of layer that the table names; chunks may have different numbers of them."""
     plans = program.plans["segments"][0]
     order = list(dict.fromkeys(kind.moe for kind in program.stages.kinds))  # of the stacks
-    layers = [make_layer(program, kind, plans[order.index(kind.moe)], in_loop=True) for kind in program.stages.kinds]
+    layers = [
+        make_layer(program, kind, plans[order.index(kind.moe)], read, in_loop=True) for kind in program.stages.kinds
+    ]
 
     def run(kind: int, row: Array, flow: Flow) -> Flow:
         stack = order.index(program.stages.kinds[kind].moe)

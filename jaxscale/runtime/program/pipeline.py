@@ -26,6 +26,7 @@ from jaxscale.runtime.placement.rules import PIPELINE_AXES
 from jaxscale.runtime.program.batch import Batch, take_microbatch
 from jaxscale.runtime.program.branch import run_where
 from jaxscale.runtime.program.model import build_context, embed_tokens, run_chunk, token_loss
+from jaxscale.runtime.program.modular import modular_gradients
 from jaxscale.runtime.program.program import Program
 from jaxscale.runtime.program.weights import fetch, make_slots, select_chunk, stage_index
 
@@ -37,6 +38,8 @@ _ENDS = ("embedding", "head")
 
 def pipeline_gradients(program: Program, stored: Params, batches: Batch, weight: Array) -> tuple[Params, Array, Array]:
     """Gradients in slots, and this device's share of the mean loss and of the auxiliary loss."""
+    if program.layout.schedule == "layered":
+        return modular_gradients(program, stored, batches, weight)
     if program.layout.schedule == "1f1b":
         return _one_forward_one_backward(program, stored, batches, weight)
     slots = make_slots(program, program.plans)
