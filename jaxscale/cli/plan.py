@@ -6,7 +6,7 @@ import click
 
 from jaxscale.calibrate import own_stack
 from jaxscale.catalog import load_cluster
-from jaxscale.cli.common import check_writable, json_option, print_json
+from jaxscale.cli.common import check_writable, json_option, print_json, report_option, write_report
 from jaxscale.errors import SpecError
 from jaxscale.search import parse_limits, search
 from jaxscale.types import Cluster, Estimate, ModelShape, Workload
@@ -31,25 +31,25 @@ class _Number(click.ParamType):
             self.fail(f'{text!r} is not a number such as 1e23, "300B" or "2T"', param, ctx)
 
 
-_NUMBER = _Number()
+NUMBER = _Number()
 
 
 @click.command()
 @click.option("--budget", metavar="B", help='"256xh100-sxm for 21 days" or "$2M on h100-sxm:256".')
-@click.option("--flops", type=_NUMBER, metavar="C", help="Training compute, such as 1e23.")
+@click.option("--flops", type=NUMBER, metavar="C", help="Training compute, such as 1e23.")
 @click.option("--loss", type=float, metavar="L", help="Loss to reach, nats per token.")
-@click.option("--tokens", type=_NUMBER, metavar="D", help="Training tokens, such as 2T.")
+@click.option("--tokens", type=NUMBER, metavar="D", help="Training tokens, such as 2T.")
 @click.option("--cluster", metavar="C", help="Where it runs, if --budget does not say: v5p-512, h100-sxm:256.")
-@click.option("--unique-tokens", type=_NUMBER, metavar="U", help="Tokens that exist; more are repetition.")
-@click.option("--inference-tokens", type=_NUMBER, metavar="I", help="Tokens that will be served over its life.")
-@click.option("--max-params", type=_NUMBER, metavar="N", help="Largest total parameter count.")
+@click.option("--unique-tokens", type=NUMBER, metavar="U", help="Tokens that exist; more are repetition.")
+@click.option("--inference-tokens", type=NUMBER, metavar="I", help="Tokens that will be served over its life.")
+@click.option("--max-params", type=NUMBER, metavar="N", help="Largest total parameter count.")
 @click.option("--moe", is_flag=True, help="Allow a mixture of experts.")
 @click.option("--context", "seq_len", type=int, default=4096, show_default=True, metavar="S", help="Sequence length.")
 @click.option("--second-hand", is_flag=True, help="Also ask laws whose constants are not verified; each is marked.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write plots.")
+@report_option
 @json_option
 def command(
-    budget: str | None, cluster: str | None, html: Path | None, as_json: bool, **asked: float | int | bool | None
+    budget: str | None, cluster: str | None, report: Path | None, as_json: bool, **asked: float | int | bool | None
 ) -> None:
     """From a budget to a model, a batch, a layout, days and money.
 
@@ -63,14 +63,13 @@ def command(
     from jaxscale.plan.budget.planner import make_plan
     from jaxscale.plan.budget.text import plan_json, plan_text
 
-    if html is not None:
-        check_writable(html)
+    if report is not None:
+        check_writable(report)
     plan = make_plan(_ask(budget, cluster, asked), best_estimate)
-    if html is not None:
-        from jaxscale.plan.budget.figures import figures
-        from jaxscale.plan.fit.figures import write_html
+    if report is not None:
+        from jaxscale.report.kinds.plan import plan_page
 
-        write_html(html, figures(plan), f"jaxscale plan: {plan.shape.name}")
+        write_report(report, plan_page(plan))
     if as_json:
         print_json(plan_json(plan))
     else:
