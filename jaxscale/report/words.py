@@ -73,7 +73,7 @@ def short_layout(layout: Layout) -> str:
     elif stage != "3":
         parts.append(f"zero={stage}")
     parts += [f"microbatch={layout.microbatch_size}", f"remat={layout.remat}"]
-    if layout.pipeline > 1:
+    if layout.pipeline > 1 or layout.schedule == "layered":
         parts.append(f"schedule={layout.schedule}")
     if layout.virtual_stages > 1:
         parts.append(f"virtual_stages={layout.virtual_stages}")
@@ -140,6 +140,11 @@ def _axis_sentences(layout: Layout, workload: Workload) -> list[str]:
         chunks = f", {layout.virtual_stages} chunks of layers a stage" if layout.virtual_stages > 1 else ""
         sentences.append(
             f"Layers are split over {layout.pipeline} pipeline stages, run by the {layout.schedule} schedule{chunks}."
+        )
+    if layout.schedule == "layered":
+        part = "chunk" if layout.pipeline > 1 else "layer"
+        sentences.append(
+            f"All microbatches pass a {part} before the next one starts, so that its weights are gathered once a pass."
         )
     return sentences
 

@@ -107,7 +107,8 @@ def _settled(layout: Layout) -> Layout:
     if layout.tensor == 1:
         layout = dataclasses.replace(layout, sequence_parallel=False)
     if layout.pipeline == 1:
-        layout = dataclasses.replace(layout, schedule="1f1b", virtual_stages=1)
+        schedule = "layered" if layout.schedule == "layered" else "1f1b"
+        layout = dataclasses.replace(layout, schedule=schedule, virtual_stages=1)  # type: ignore[arg-type]
     return layout
 
 

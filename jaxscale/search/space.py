@@ -4,13 +4,14 @@ A *mesh* is the degrees of the six axes. Meshes are listed whole and checked aga
 `jaxscale.types.legality`; what breaks one is rejected with all its options. Options are the other fields of a layout.
 What makes no difference is listed once:
 
-* an option that a mesh does not use stays at its default (the schedule and virtual stages without a pipeline, the
-  context method without a context axis, sequence parallelism without a tensor axis);
+* an option that a mesh does not use stays at its default (virtual stages and the pipeline's schedules without a
+  pipeline, `layered` without one where there is one microbatch, the context method without a context axis, sequence
+  parallelism without a tensor axis);
 * parameters, gradients and optimizer state that are sharded over the whole of data x ZeRO group, or not at all, are
   the same on a mesh whose `data` and `fsdp` devices all stand on one of the two axes, and are listed only there;
 * virtual stages with the same number of layers to a chunk: the smallest number of stages stands for them.
 
-`zero_bubble` cannot run in one XLA program (see the rule of that name) and is not listed.
+`zero_bubble` cannot run in one XLA program (see the rule of that name) and is not listed: it is for other runtimes.
 """
 
 import itertools
@@ -29,7 +30,7 @@ from jaxscale.types.legality import illegal_reasons
 CHUNK_ROWS = 1 << 16
 OPTIONS = tuple(name for name in BATCH_FIELDS if name not in AXES)
 _NONE, _FSDP, _DATA = range(3)
-_GPIPE, _1F1B, _INTERLEAVED = (SCHEDULES.index(name) for name in ("gpipe", "1f1b", "interleaved"))
+_GPIPE, _1F1B, _INTERLEAVED, _LAYERED = (SCHEDULES.index(name) for name in ("gpipe", "1f1b", "interleaved", "layered"))
 _SHARD_TRIPLES = tuple(t for t in itertools.product(range(3), repeat=3) if t[0] <= t[1] <= t[2])
 
 
@@ -127,7 +128,7 @@ def _option_tables(
         shared = (data > 1, fsdp > 1, expert * context * pipeline > 1)
         key = (local_batch, tensor > 1, shared, pipeline, context > 1)
         if key not in known:
-            known[key] = _product(
+            table = _product(
                 microbatches=limits.allowed("microbatch_size", divisors(local_batch)),
                 sequence_parallel=limits.allowed("sequence_parallel", (0, 1)) if tensor > 1 else (0,),
                 shards=_shards(*shared, limits),
@@ -136,6 +137,7 @@ def _option_tables(
                 context_method=limits.allowed("context_method", (0, 1)) if context > 1 else (0,),
                 offload_optimizer=limits.allowed("offload_optimizer", (0, 1)),
             )
+            known[key] = table if pipeline > 1 else _without_idle_layers(table, local_batch)
         tables.append(known[key])
     return tuple(tables)
 
@@ -161,6 +163,13 @@ def _product(
     return tuple(np.ascontiguousarray(columns[:, order.index(name)]) for name in OPTIONS)
 
 
+def _without_idle_layers(table: OptionTable, local_batch: int) -> OptionTable:
+    """Drop the layered schedule where one microbatch, without a pipeline, passes layer by layer anyway."""
+    columns = dict(zip(OPTIONS, table, strict=True))
+    useful = (columns["schedule"] != _LAYERED) | (columns["microbatch_size"] < local_batch)
+    return tuple(column[useful] for column in table)
+
+
 def _shards(data: bool, fsdp: bool, others: bool, limits: Limits) -> tuple[tuple[int, int, int], ...]:
     """What parameters, gradients and optimizer state may be sharded over; `others`: the ZeRO group has more axes."""
     triples = _SHARD_TRIPLES
@@ -181,19 +190,26 @@ def _distinct_shards(data: bool, fsdp: bool, others: bool) -> tuple[tuple[int, i
 
 
 def _schedules(pipeline: int, num_layers: int, limits: Limits) -> tuple[tuple[int, int], ...]:
-    """Pairs of schedule and virtual stages within the limits; without a pipeline the schedule says nothing."""
+    """Pairs of schedule and virtual stages within the limits; without a pipeline only `layered` says something."""
+    pipelined = tuple(code for code in range(len(SCHEDULES)) if code != _LAYERED)
+
+    def allows(code: int) -> bool:
+        asked = pipelined if pipeline == 1 and code != _LAYERED else (code,)
+        return bool(limits.allowed("schedule", asked))
+
     return tuple(
         (code, v)
         for code, v in schedules_of(pipeline, num_layers)
-        if (pipeline == 1 or limits.allowed("schedule", (code,))) and limits.allowed("virtual_stages", (v,))
+        if allows(code) and limits.allowed("virtual_stages", (v,))
     )
 
 
 def schedules_of(pipeline: int, num_layers: int) -> tuple[tuple[int, int], ...]:
     """Every pair of schedule code and virtual stages that makes a difference on `pipeline` stages."""
     if pipeline == 1:
-        return ((_1F1B, 1),)
+        return ((_1F1B, 1), (_LAYERED, 1))
     by_depth: dict[int, int] = {}
     for v in range(2, num_layers // pipeline + 1):
         by_depth.setdefault(math.ceil(num_layers / (pipeline * v)), v)
-    return ((_GPIPE, 1), (_1F1B, 1), *((_INTERLEAVED, v) for v in by_depth.values()))
+    plain = ((_GPIPE, 1), (_1F1B, 1), (_LAYERED, 1))
+    return (*plain, *((code, v) for code in (_INTERLEAVED, _LAYERED) for v in by_depth.values()))
