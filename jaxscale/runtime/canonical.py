@@ -19,6 +19,7 @@ Params = Any
 
 _ENDS = ("embedding", "head")  # the parts that have a vocabulary dim
 _PARTS = frozenset({*_ENDS, "segments"})
+_SPREAD = 0x9E3779B1  # 2**32 over the golden ratio: weights of neighbours differ in most bits (Knuth, TAOCP 3, 6.4)
 
 
 def is_param_tree(x: Any) -> bool:
@@ -68,6 +69,25 @@ def convert_state(program: Program, tree: Any, *, to: bool) -> Any:
     """Apply `to_canonical` or its inverse to every tree in `tree` that is like the parameters."""
     convert = to_canonical if to else from_canonical
     return jax.tree.map(lambda x: convert(program, x) if is_param_tree(x) else x, tree, is_leaf=is_param_tree)
+
+
+def checksums(tree: Any) -> Any:
+    """A number for every array of a tree, uint32, which no sharding changes and no wrong element leaves as it was.
+
+    Each element's bits are weighted by an odd number that follows from its place. A change of one element changes the
+    sum modulo 2**32 for certain, any other with all but one chance in 2**32.
+    """
+    return jax.tree.map(_checksum, tree)
+
+
+def _checksum(x: Array) -> Array:
+    unsigned = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
+    bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+    place, stride = jnp.zeros(x.shape, jnp.uint32), 1
+    for dim in reversed(range(x.ndim)):
+        place += jnp.uint32(stride % 2**32) * jax.lax.broadcasted_iota(jnp.uint32, x.shape, dim)
+        stride *= x.shape[dim]
+    return jnp.sum(bits * (place * jnp.uint32(_SPREAD) | jnp.uint32(1)), dtype=jnp.uint32)
 
 
 def fit_sharding(shape: tuple[int, ...], mesh: Mesh, spec: PartitionSpec) -> NamedSharding:
