@@ -1,13 +1,10 @@
-"""Run one training job as several processes on this machine, under `jax.distributed` with CPU collectives (gloo).
+"""Train on this machine, in one process or in several under `jax.distributed` with CPU collectives (gloo).
 
-    python -m jaxscale.runtime.launch_local --processes 2 --layout fsdp=2,tensor=2 --steps 3
-
-The model is a tiny one and its tokens are synthetic: what this shows is that several processes compute what one does.
 The parent watches its children. When one ends badly it stops the others and says which it was; nothing waits for a
-collective that the dead process will never join.
+collective that the dead process will never join. When the parent itself dies, its children notice that their standard
+input has ended and end too.
 """
 
-import argparse
 import json
 import os
 import pickle
@@ -17,72 +14,108 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxscale.errors import JaxscaleError, LayoutError
-from jaxscale.types import Layout, ModelShape, Workload, parse_layout, precision_named
+from jaxscale.runtime.options import TrainOptions
+from jaxscale.types import Layout, ModelShape, Workload
+from jaxscale.types._check import require_positive_int
 
 _POLL_S = 0.2
 _GRACE_S = 5.0  # between asking a process to end and killing it
+_NO_TIMEOUT_S = float("inf")
+_OPTIONS = TrainOptions()
 
-TINY = ModelShape(
-    name="tiny", num_layers=2, d_model=32, num_heads=4, num_kv_heads=4, head_dim=8, d_ff=64, vocab_size=64
-)
+StepMetrics = dict[str, float]
 
 
 class ProcessError(JaxscaleError):
-    """A process of a multi-process run that ended before its work was done."""
+    """A process of a run that ended before its work was done."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What every process runs."""
+    """What every process runs: `steps` optimizer steps from scratch, or on from the last checkpoint."""
 
     shape: ModelShape
     workload: Workload
     layout: Layout
     steps: int
-    processes: int
-    checkpoint_dir: str = ""  # save every step there; empty = do not
+    processes: int = 1
+    emulated: bool = True  # devices that the CPU pretends to be; else those that are there, in one process
+    options: TrainOptions = _OPTIONS
+    seed: int = 0
+    token_file: str = ""  # `.npy`; empty = synthetic tokens
+    end_of_document: int = -1  # token id that ends each document of the file; -1 = one long document
+    checkpoint_dir: str = ""  # empty = no checkpoints
+    checkpoint_every: int = 1  # steps; the last step is always saved
+
+    def __post_init__(self) -> None:
+        counts = {"steps": self.steps, "processes": self.processes, "checkpoint_every": self.checkpoint_every}
+        require_positive_int("train", **counts)
+        if self.layout.num_devices % self.processes:
+            raise LayoutError(
+                f"train: processes={self.processes} does not divide the {self.layout.num_devices} devices of "
+                f"{self.layout}"
+            )
+        if self.processes > 1 and not self.emulated:
+            raise LayoutError(
+                f"train: processes={self.processes} are for emulated devices; real ones are driven by one process"
+            )
 
     @property
     def devices_per_process(self) -> int:
-        """Emulated devices of one process."""
+        """Devices of one process."""
         return self.layout.num_devices // self.processes
 
 
-def launch(job: Job, *, timeout_s: float = 600.0) -> list[dict[str, float]]:
-    """Run a job as `job.processes` processes; returns the metrics of every step."""
-    if job.layout.num_devices % job.processes:
-        raise LayoutError(
-            f"launch: processes={job.processes} does not divide the {job.layout.num_devices} devices of {job.layout}"
-        )
+def launch(
+    job: Job, *, on_step: Callable[[StepMetrics], None] = lambda metrics: None, timeout_s: float = _NO_TIMEOUT_S
+) -> list[StepMetrics]:
+    """Run a job; returns the metrics of every step, and tells `on_step` each as it ends."""
     with tempfile.TemporaryDirectory(prefix="jaxscale-") as folder:
         path = Path(folder) / "job.pickle"
         path.write_bytes(pickle.dumps(job))
+        told: list[StepMetrics] = []
+
+        def tell() -> None:
+            for metrics in _read_metrics(Path(folder))[len(told) :]:
+                told.append(metrics)
+                on_step(metrics)
+
         with _children(job, path) as children:
-            _wait(children, Path(folder), timeout_s)
-        lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+            _wait(children, Path(folder), tell, timeout_s)
+    return told
+
+
+def _read_metrics(folder: Path) -> list[StepMetrics]:
+    """Steps done so far; a line that is still being written is left for the next time."""
+    file = folder / "metrics.jsonl"
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 @contextmanager
 def _children(job: Job, path: Path) -> Iterator[list[subprocess.Popen]]:
     """Start the processes, and leave none behind."""
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment = os.environ | ({"JAX_PLATFORMS": "cpu"} if job.emulated else {})
     address = f"127.0.0.1:{_free_port()}"
     children = []
     try:
         for index in range(job.processes):
-            log = (path.parent / f"{index}.log").open("w")
             command = [sys.executable, "-m", "jaxscale.runtime.worker", str(path), address, str(index)]
-            children.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment))
-            log.close()
+            with (path.parent / f"{index}.log").open("w") as log:
+                # Nothing is ever written to stdin: it ends when this process does, however that happens.
+                child = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment
+                )
+            children.append(child)
         yield children
     finally:
         _stop(children)
@@ -94,27 +127,32 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _wait(children: Sequence[subprocess.Popen], folder: Path, timeout_s: float) -> None:
+def _wait(children: Sequence[subprocess.Popen], folder: Path, tell: Callable[[], None], timeout_s: float) -> None:
     """Return when all have ended well; raise as soon as one has not."""
     deadline = time.monotonic() + timeout_s
     while True:
         codes = [child.poll() for child in children]
+        tell()
         # A process ended by a signal comes first: the others may have failed because it was gone.
         failed = sorted((code, index) for index, code in enumerate(codes) if code)
         if failed:
-            raise ProcessError(_what_happened(failed[0][1], failed[0][0], len(children), folder))
+            raise _failure(failed[0][1], failed[0][0], len(children), folder)
         if all(code == 0 for code in codes):
             return
         if time.monotonic() > deadline:
-            raise ProcessError(f"launch: {len(children)} processes were not done after {timeout_s:.0f} s; all stopped")
+            raise ProcessError(f"train: {len(children)} processes were not done after {timeout_s:.0f} s; all stopped")
         time.sleep(_POLL_S)
 
 
-def _what_happened(index: int, code: int, count: int, folder: Path) -> str:
+def _failure(index: int, code: int, count: int, folder: Path) -> JaxscaleError:
+    refusal = folder / f"{index}.refusal"
+    if refusal.exists():  # a sentence for the user, not a failure of the process
+        return JaxscaleError(refusal.read_text())
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+    others = f"; the other {count - 1} were stopped" if count > 1 else ""
     tail = (folder / f"{index}.log").read_text(errors="replace").strip().splitlines()[-1:]
     said = f" Its last words: {tail[0]}" if tail else ""
-    return f"launch: process {index} of {count} {how}; the other {count - 1} were stopped.{said}"
+    return ProcessError(f"train: process {index} of {count} {how}{others}.{said}")
 
 
 def _stop(children: Sequence[subprocess.Popen]) -> None:
@@ -128,38 +166,6 @@ def _stop(children: Sequence[subprocess.Popen]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, launch, print one line a step."""
-    parser = argparse.ArgumentParser(prog="python -m jaxscale.runtime.launch_local", description=__doc__)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--layout", default="fsdp=2", help="its devices are shared out evenly over the processes")
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--seq-len", type=int, default=32)
-    parser.add_argument("--global-batch-size", type=int, default=8)
-    parser.add_argument("--checkpoint-dir", default="")
-    options = parser.parse_args(arguments)
-    try:
-        job = Job(
-            shape=TINY,
-            workload=Workload(
-                seq_len=options.seq_len,
-                global_batch_size=options.global_batch_size,
-                precision=precision_named("fp32"),
-            ),
-            layout=parse_layout(options.layout),
-            steps=options.steps,
-            processes=options.processes,
-            checkpoint_dir=options.checkpoint_dir,
-        )
-        for metrics in launch(job):
-            print(json.dumps(metrics))
-    except JaxscaleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    for child in children:
+        if child.stdin:
+            child.stdin.close()

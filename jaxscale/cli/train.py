@@ -1,0 +1,90 @@
+"""`jaxscale train`: train a model under a layout on this machine, in one process or in several."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jaxscale.cli.common import Request, json_option, request_options
+from jaxscale.errors import SpecError
+from jaxscale.types.legality import check_layout
+
+if TYPE_CHECKING:
+    from jaxscale.runtime.launch_local import Job, StepMetrics
+
+
+@click.command()
+@request_options(layout=True)
+@click.option("--steps", default=10, show_default=True, type=click.IntRange(1), metavar="N", help="Optimizer steps.")
+@click.option(
+    "--processes", default=1, show_default=True, type=click.IntRange(1), metavar="N",
+    help="Share the emulated devices out over so many processes.",
+)  # fmt: skip
+@click.option("--twin", is_flag=True, help="Train the layout's small twin on emulated devices instead.")
+@click.option("--tokens", default="", metavar="FILE", help="Token ids, one array in a .npy file.  [default: synthetic]")
+@click.option(
+    "--end-of-document", default=None, type=click.IntRange(0), metavar="ID",
+    help="Token id that ends a document: documents do not see each other.",
+)  # fmt: skip
+@click.option("--checkpoints", default="", metavar="DIR", help="Save there, and go on from the last one there.")
+@click.option(
+    "--save-every", default=1, show_default=True, type=click.IntRange(1), metavar="N", help="Steps between checkpoints."
+)
+@click.option("--learning-rate", default=3e-4, show_default=True, type=click.FloatRange(0, min_open=True), metavar="R")
+@click.option("--seed", default=0, type=click.IntRange(0), help="Of parameters and tokens.")
+@json_option
+def command(
+    request: Request, steps: int, processes: int, twin: bool, tokens: str, end_of_document: int | None,
+    checkpoints: str, save_every: int, learning_rate: float, seed: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Train a model under a layout on this machine.
+
+    \b
+    jaxscale train llama3-8b --cluster v5p-64 --seq-len 8192 \\
+        --global-batch-size 128 --layout "fsdp=8,tensor=4" \\
+        --twin --processes 2 --steps 3
+
+    A cluster cpu:N, or the twin of any layout, is emulated, in as many processes as asked for; other devices must be
+    there. When a process dies the others are stopped, and the exit code is 1. With --json a line is a JSON object.
+    """
+    from jaxscale.runtime.launch_local import Job, launch
+    from jaxscale.runtime.options import TrainOptions
+
+    layout = request.only_layout
+    check_layout(request.shape, request.workload, layout, request.cluster.num_devices)
+    if end_of_document is not None and not tokens:
+        raise SpecError(f"--end-of-document {end_of_document} needs --tokens FILE: synthetic tokens have no documents")
+    shape, workload = request.shape, request.workload
+    if twin:
+        from jaxscale.measure import shrink
+
+        small = shrink(shape, workload, layout)
+        shape, workload, layout = small.shape, small.workload, small.layout
+    job = Job(
+        shape=shape, workload=workload, layout=layout, steps=steps, processes=processes, seed=seed,
+        emulated=twin or request.cluster.chip.kind == "cpu", options=TrainOptions(learning_rate=learning_rate),
+        token_file=str(Path(tokens).absolute()) if tokens else "",
+        end_of_document=-1 if end_of_document is None else end_of_document,
+        checkpoint_dir=str(Path(checkpoints).absolute()) if checkpoints else "", checkpoint_every=save_every,
+    )  # fmt: skip
+    if not as_json:
+        _print_header(job)
+    launch(job, on_step=_print_json if as_json else _print_step)
+
+
+def _print_header(job: "Job") -> None:
+    devices = f"{job.layout.num_devices} {'emulated ' if job.emulated else ''}devices"
+    in_processes = f" in {job.processes} processes" if job.processes > 1 else ""
+    data = job.token_file or "synthetic tokens"
+    click.echo(f"training {job.shape.name} as {job.layout} on {devices}{in_processes}, {data}")
+
+
+def _print_step(metrics: "StepMetrics") -> None:
+    aux = f"  auxiliary {metrics['aux_loss']:.4f}" if metrics["aux_loss"] else ""
+    click.echo(f"step {metrics['step']:>6}  loss {metrics['loss']:.6f}{aux}  gradient norm {metrics['grad_norm']:.4f}")
+
+
+def _print_json(metrics: "StepMetrics") -> None:
+    import json
+
+    click.echo(json.dumps(metrics))
