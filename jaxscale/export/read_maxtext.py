@@ -5,6 +5,7 @@ from typing import Any
 import yaml
 
 from jaxscale.errors import SpecError
+from jaxscale.export import maxtext_model as model
 from jaxscale.export import write_maxtext as keys
 from jaxscale.export.result import Imported
 from jaxscale.types import (
@@ -22,7 +23,8 @@ from jaxscale.types import (
 
 # Defaults of MaxText's base.yml for what is read here and may be left out
 DEFAULTS: dict[str, Any] = {
-    "model_name": "default", "decoder_block": "llama2", "base_num_decoder_layers": 16, "base_emb_dim": 2048,
+    "model_name": "default", "override_model_config": False, "decoder_block": "llama2",
+    "base_num_decoder_layers": 16, "base_emb_dim": 2048,
     "base_num_query_heads": 16, "base_num_kv_heads": 16, "head_dim": 128, "base_mlp_dim": 7168, "vocab_size": 32_000,
     "logits_via_embedding": False, "normalization_layer_epsilon": 1e-5, "sliding_window_size": 0,
     "attn_logits_soft_cap": 0.0, "final_logits_soft_cap": 0.0, "attention_bias": False, "mlp_bias": False,
@@ -32,8 +34,12 @@ DEFAULTS: dict[str, Any] = {
     "optimizer_memory_host_offload": False, "context_parallel_strategy": "all_gather", "remat_policy": "full",
     "num_layers_per_pipeline_stage": 1, "num_pipeline_microbatches": -1, "decoder_layer_input": "device",
     "capacity_factor": -1.0, "dtype": "bfloat16", "weight_dtype": "float32", "grad_dtype": "float32",
-    "quantization": "", "attention_type": "global",
+    "quantization": "", "attention_type": "global", "attention_sink": False, "mlp_activations_limit": -1.0,
+    "use_post_attn_norm": False, "local_rope_max_timescale": -1, "rope_type": "default", "rope_factor": 40,
+    "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "rope_interleave": True,
+    "rope_truncate": True, "rope_attention_scaling": False, "rope_linear_scaling_factor": 1.0, "routed_score_func": "",
 }  # fmt: skip
+GLOBAL_INTERVALS = {"gemma2": 2, "gemma3_text": 6, "gpt_oss": 2}  # written into MaxText's decoder blocks
 # MaxText's named policies -> ours
 REMATS = {
     "full": "full", "minimal": "dots", "save_qkv_proj": "attention", "qkv_proj_offloaded": "offload_attention",
@@ -52,7 +58,7 @@ def read_maxtext(text: str, *, num_devices: int, num_slices: int = 1, name: str 
     degrees = _degrees(config, num_devices, num_slices)
     notes: list[str] = []
     shape = None
-    if config["model_name"] != "default":
+    if config["model_name"] != "default" and not config["override_model_config"]:
         notes.append(f"model_name={config['model_name']} is kept in MaxText; name the model beside this file.")
     else:
         shape = _shape(config, name)
@@ -132,32 +138,75 @@ def _layout(
 
 
 def _shape(config: dict[str, Any], name: str) -> ModelShape:
-    mlps = {tuple(words): mlp for mlp, words in reversed(keys.ACTIVATIONS.items())}
+    family = _ours(model.DECODER_BLOCKS, config, "decoder_block")
+    if family == "deepseek_v2" and config["routed_score_func"] == "sigmoid":
+        family = "deepseek_v3"
+    gemma = family.startswith("gemma")
+    experts = config["num_experts"] > 1
+    window = config["sliding_window_size"]
+    every = GLOBAL_INTERVALS.get(family, 0)
+    sizes = {field: config[key] for key, field in model.SHAPE_KEYS.items()}
+    sizes["window"] = window if every or config["attention_type"] == "local_sliding" else 0
+    return ModelShape(
+        name=name, family=family, **sizes, global_interval=every if window else 0,
+        num_layers=config["base_num_decoder_layers"] * model.LAYERS_PER_BLOCK.get(family, 1),
+        mlp=_mlp(config), mlp_bias=config["mlp_bias"] and not experts,
+        swiglu_limit=max(config["mlp_activations_limit"], 0.0),
+        attention_out_bias=family == "gpt_oss" and config["attention_bias"],
+        qk_norm="head" if config["use_qk_norm"] else "none", norm_unit_offset=gemma,
+        norm_placement="sandwich" if config["use_post_attn_norm"] else "pre",
+        embedding_scale=config["base_emb_dim"] ** 0.5 if gemma else 1.0,
+        rope=_rope(config), moe=_moe(config), mla=_mla(config),
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def _mlp(config: dict[str, Any]) -> str:
+    mlps = {tuple(words): mlp for mlp, words in reversed(model.ACTIVATIONS.items())}
     activations = tuple(config["mlp_activations"])
+    if list(activations) == model.CLAMPED_SWIGLU and config["mlp_activations_limit"] > 0:
+        return "swiglu"
     if activations not in mlps:
         raise SpecError(f"MaxText configuration: mlp_activations={list(activations)} is not supported")
-    window = config["sliding_window_size"] if config["attention_type"] == "local_sliding" else 0
-    return ModelShape(
-        name=name, family=_ours(keys.DECODER_BLOCKS, config, "decoder_block"),
-        **{field: config[key] for key, field in keys.SHAPE_KEYS.items()} | {"window": window},
-        mlp=mlps[activations], qk_norm="head" if config["use_qk_norm"] else "none",
-        rope=RopeShape(theta=float(config["rope_max_timescale"])), moe=_moe(config), mla=_mla(config),
-    )  # type: ignore[arg-type]  # fmt: skip
+    return mlps[activations]
+
+
+def _rope(config: dict[str, Any]) -> RopeShape:
+    theta, local = float(config["rope_max_timescale"]), float(config["local_rope_max_timescale"])
+    rope: dict[str, Any] = {"theta": theta, "local_theta": max(local, 0.0)}
+    if config["rope_type"] == "llama3.1":
+        rope |= {"scaling": "llama3", **model.LLAMA31}
+    elif config["rope_type"] == "yarn":
+        rope |= {"scaling": "yarn"} | {
+            field: int(config[key]) if field == "original_max_seq_len" else float(config[key])
+            for key, field in model.YARN_KEYS.items()
+        }
+        rope |= {"interleaved": config["rope_interleave"], "truncate": config["rope_truncate"]}
+        if not config["rope_attention_scaling"]:
+            rope |= {"mscale": config["mscale"], "mscale_all_dim": config["mscale"]}
+    elif config["rope_linear_scaling_factor"] != 1.0:
+        rope |= {"scaling": "linear", "factor": config["rope_linear_scaling_factor"]}
+    return RopeShape(**rope)
 
 
 def _moe(config: dict[str, Any]) -> MoEShape | None:
     if config["num_experts"] == 1:
         return None
-    fields = {field: config[key] for key, field in keys.MOE_KEYS.items() if key in config}
+    known = model.MOE_KEYS | (model.GROUP_KEYS if config.get("n_routing_groups", -1) > 0 else {})
+    fields = {field: config[key] for key, field in known.items() if key in config}
     shared = fields.get("num_shared_experts", 0)
     router = "sigmoid" if config.get("routed_score_func") == "sigmoid" else "softmax"
-    return MoEShape(**fields, shared_expert_d_ff=fields["expert_d_ff"] if shared else 0, router=router)
+    return MoEShape(
+        **fields,
+        shared_expert_d_ff=fields["expert_d_ff"] if shared else 0,
+        router=router,
+        expert_bias=config["mlp_bias"],
+    )
 
 
 def _mla(config: dict[str, Any]) -> MLAShape | None:
     if config["attention_type"] != "mla":
         return None
-    return MLAShape(**{field: config[key] for key, field in keys.MLA_KEYS.items()})
+    return MLAShape(**{field: config[key] for key, field in model.MLA_KEYS.items()})
 
 
 def _remat(config: dict[str, Any]) -> tuple[str, tuple[str, ...]]:

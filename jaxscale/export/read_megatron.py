@@ -1,5 +1,6 @@
 """Megatron-LM arguments -> shape, workload and layout."""
 
+import dataclasses
 import shlex
 from typing import Any
 
@@ -21,6 +22,9 @@ UNDERSTOOD = {
     "--multi-latent-attention", "--sequence-parallel", "--cp-comm-type", "--num-layers-per-virtual-pipeline-stage",
     "--bf16", "--fp16", "--fp8-format", "--use-distributed-optimizer", "--use-megatron-fsdp",
     "--data-parallel-sharding-strategy", "--num-distributed-optimizer-instances", "--recompute-granularity",
+    "--window-attn-skip-freq", "--softmax-type", "--use-rope-scaling", "--rope-scaling-factor", "--rope-type",
+    "--quick-geglu", "--glu-linear-offset", "--activation-func-clamp-value", "--moe-router-enable-expert-bias",
+    "--moe-router-topk-scaling-factor", "--moe-shared-expert-gate", *keys.GROUP_KEYS, *keys.YARN_KEYS,
     "--recompute-method", "--recompute-num-layers", "--recompute-modules", "--optimizer", "--optimizer-cpu-offload",
 }  # fmt: skip
 SHARDING_STAGES = {"no_shard": "0", "optim": "1", "optim_grads": "2", "optim_grads_params": "3"}
@@ -83,7 +87,9 @@ def _choice(args: dict[str, str], key: str, default: str, ours: dict[str, str]) 
 
 def _shape(args: dict[str, str], name: str) -> ModelShape:
     hidden, heads = _int(args, "--hidden-size"), _int(args, "--num-attention-heads")
-    gated = "--swiglu" in args
+    clamp = _float(args, "--activation-func-clamp-value", 0.0) if "--quick-geglu" in args else 0.0
+    gated = "--swiglu" in args or clamp > 0
+    norm = _choice(args, "--normalization", "LayerNorm", keys.NORMS)
     defaults = {
         "--kv-channels": hidden // heads,
         "--num-query-groups": heads,
@@ -98,19 +104,30 @@ def _shape(args: dict[str, str], name: str) -> ModelShape:
     positions = _choice(args, "--position-embedding-type", "learned_absolute", keys.POSITIONS)
     return ModelShape(
         name=name, **sizes, mlp="swiglu" if gated else "relu2" if "--squared-relu" in args else "gelu",
-        norm=_choice(args, "--normalization", "LayerNorm", keys.NORMS),  # type: ignore[arg-type]
+        norm=norm, norm_bias=norm == "layernorm", swiglu_limit=clamp,  # type: ignore[arg-type]
         positions=positions,  # type: ignore[arg-type]
         max_seq_len=_int(args, "--max-position-embeddings") if positions == "learned" else 0,
-        rope=RopeShape(
-            theta=_float(args, "--rotary-base", 10_000.0), fraction=_float(args, "--rotary-percent", 1.0)
-        ),
+        rope=_rope(args), attention_sinks=args.get("--softmax-type") == "learnable",
         tied_embeddings="--untie-embeddings-and-output-weights" not in args,
         mlp_bias="--disable-bias-linear" not in args, attention_out_bias="--disable-bias-linear" not in args,
         qkv_bias="--add-qkv-bias" in args or "--disable-bias-linear" not in args,
         qk_norm="head" if "--qk-layernorm" in args else "none",
         window=int(args["--window-size"].strip("()").split(",")[0]) if "--window-size" in args else 0,
+        global_interval=_int(args, "--window-attn-skip-freq", 0),
         moe=_moe(args) if "--num-experts" in args else None, mla=_mla(args),
     )  # fmt: skip
+
+
+def _rope(args: dict[str, str]) -> RopeShape:
+    plain = RopeShape(theta=_float(args, "--rotary-base", 10_000.0), fraction=_float(args, "--rotary-percent", 1.0))
+    if "--use-rope-scaling" in args:
+        factor = _float(args, "--rope-scaling-factor", 8.0)
+        return dataclasses.replace(plain, scaling="llama3", factor=factor, original_max_seq_len=8192)
+    if args.get("--rope-type") != "yarn":
+        return plain
+    given = {field: _float(args, key, getattr(plain, field)) for key, field in keys.YARN_KEYS.items()}
+    length = int(given.pop("original_max_seq_len"))
+    return dataclasses.replace(plain, scaling="yarn", interleaved=True, original_max_seq_len=length, **given)
 
 
 def _moe(args: dict[str, str]) -> MoEShape:
@@ -126,6 +143,9 @@ def _moe(args: dict[str, str]) -> MoEShape:
         interval = _int(args, "--moe-layer-freq", 1)
     return MoEShape(
         **{field: _int(args, key) for key, field in keys.MOE_KEYS.items()}, num_shared_experts=int(shared > 0),
+        router_bias="--moe-router-enable-expert-bias" in args, shared_expert_gate="--moe-shared-expert-gate" in args,
+        routed_scale=_float(args, "--moe-router-topk-scaling-factor", 1.0),
+        **{field: _int(args, key, 1) for key, field in keys.GROUP_KEYS.items()},
         shared_expert_d_ff=shared, num_leading_dense_layers=leading, layer_interval=interval,
         router=_choice(  # type: ignore[arg-type]
             args, "--moe-router-score-function", "softmax", {"softmax": "softmax", "sigmoid": "sigmoid"}

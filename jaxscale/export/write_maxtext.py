@@ -6,66 +6,12 @@ https://github.com/AI-Hypercomputer/maxtext/blob/main/src/maxtext/configs/base.y
 import yaml
 
 from jaxscale.errors import LayoutError
+from jaxscale.export.maxtext_model import dropless, model_keys, num_blocks, says_rope
 from jaxscale.export.result import Export
 from jaxscale.export.sharding import outer_degrees
-from jaxscale.types import AXES, REMAT_POLICIES, Cluster, Layout, ModelShape, Workload
+from jaxscale.types import AXES, Cluster, Layout, ModelShape, Workload, remat_policy
 from jaxscale.types.legality import check_layout
 
-DECODER_BLOCKS = {
-    "llama": "llama2",
-    "mistral": "mistral",
-    "mixtral": "mixtral",
-    "qwen2": "qwen2",
-    "qwen3": "qwen3",
-    "qwen3_moe": "qwen3_moe",
-    "gemma": "gemma",
-    "gemma2": "gemma2",
-    "gemma3_text": "gemma3",
-    "deepseek_v2": "deepseek",
-    "deepseek_v3": "deepseek",
-    "gpt_oss": "gpt_oss",
-}
-# MaxText's key -> field of ModelShape, MoEShape, MLAShape, RopeShape
-SHAPE_KEYS = {
-    "base_num_decoder_layers": "num_layers",
-    "base_emb_dim": "d_model",
-    "base_num_query_heads": "num_heads",
-    "base_num_kv_heads": "num_kv_heads",
-    "head_dim": "head_dim",
-    "base_mlp_dim": "d_ff",
-    "vocab_size": "vocab_size",
-    "logits_via_embedding": "tied_embeddings",
-    "normalization_layer_epsilon": "norm_epsilon",
-    "sliding_window_size": "window",
-    "attn_logits_soft_cap": "attention_softcap",
-    "final_logits_soft_cap": "logit_softcap",
-    "attention_bias": "qkv_bias",
-    "mlp_bias": "mlp_bias",
-}
-MOE_KEYS = {
-    "num_experts": "num_experts",
-    "num_experts_per_tok": "experts_per_token",
-    "base_moe_mlp_dim": "expert_d_ff",
-    "shared_experts": "num_shared_experts",
-    "first_num_dense_layers": "num_leading_dense_layers",
-    "norm_topk_prob": "renormalize_top_k",
-    "routed_scaling_factor": "routed_scale",
-    "routed_bias": "router_bias",
-}
-MLA_KEYS = {
-    "q_lora_rank": "q_lora_rank",
-    "kv_lora_rank": "kv_lora_rank",
-    "qk_nope_head_dim": "qk_nope_head_dim",
-    "qk_rope_head_dim": "qk_rope_head_dim",
-    "v_head_dim": "v_head_dim",
-}
-ACTIVATIONS = {
-    "swiglu": ["silu", "linear"],
-    "geglu": ["gelu", "linear"],
-    "gelu": ["gelu"],
-    "gelu_tanh": ["gelu"],
-    "relu": ["relu"],
-}
 PRECISION_KEYS = {
     "bf16": {"dtype": "bfloat16", "weight_dtype": "float32", "grad_dtype": "float32", "quantization": ""},
     "fp8": {"dtype": "bfloat16", "weight_dtype": "float32", "grad_dtype": "float32", "quantization": "fp8"},
@@ -74,6 +20,7 @@ PRECISION_KEYS = {
 }
 OPTIMIZERS = {"adamw": "adamw", "sgd": "sgd", "muon": "muon"}
 CONTEXT_STRATEGIES = {"ring": "ring", "all_gather": "all_gather"}
+RING_KERNEL = {"attention": "flash", "use_tokamax_splash": True}  # the one that rings keys and values on TPUs
 # MaxText's tensor of a custom remat policy -> our op
 REMAT_KEYS = {
     "query_proj": "q",
@@ -98,41 +45,19 @@ AXIS_KEYS = {axis: axis for axis in AXES}
 def maxtext(shape: ModelShape, workload: Workload, cluster: Cluster, layout: Layout) -> Export:
     """Write the YAML for `python -m maxtext.trainers.pre_train.train FILE` (`base_config: base.yml` included)."""
     check_layout(shape, workload, layout, cluster.num_devices)
-    if shape.family not in DECODER_BLOCKS or shape.mlp not in ACTIVATIONS:
-        raise LayoutError(
-            f"model {shape.name!r}: MaxText has no decoder block for family={shape.family} with mlp={shape.mlp}; "
-            f"families: {', '.join(DECODER_BLOCKS)}"
-        )
     if workload.precision.name not in PRECISION_KEYS:
         raise LayoutError(
             f"precision={workload.precision.name!r} is unknown to MaxText; allowed: {', '.join(PRECISION_KEYS)}"
         )
-    config: dict[str, object] = {"base_config": "base.yml", "run_name": shape.name, "model_name": "default"}
-    config |= _model(shape, workload) | _batch(shape, workload, layout) | _parallelism(cluster, layout)
+    config: dict[str, object] = {"base_config": "base.yml", "run_name": shape.name}
+    _refuse_ring(workload, cluster, layout)
+    config |= model_keys(shape, workload) | _batch(shape, workload, layout) | _parallelism(cluster, layout)
     config |= _remat(layout) | PRECISION_KEYS[workload.precision.name]
     config["optimizer_memory_host_offload"] = layout.offload_optimizer
     if workload.optimizer.name in OPTIMIZERS:
         config["opt_type"] = OPTIMIZERS[workload.optimizer.name]
     text = yaml.safe_dump(config, sort_keys=False, width=120)
-    return Export(text=text, filename="maxtext.yml", notes=_notes(shape, workload, layout))
-
-
-def _model(shape: ModelShape, workload: Workload) -> dict[str, object]:
-    config: dict[str, object] = {"decoder_block": DECODER_BLOCKS[shape.family]}
-    config |= {key: getattr(shape, field) for key, field in SHAPE_KEYS.items()}
-    config["mlp_activations"] = ACTIVATIONS[shape.mlp]
-    config["use_qk_norm"] = shape.qk_norm != "none"
-    config["rope_max_timescale"] = int(shape.rope.theta)
-    if shape.moe is not None:
-        config |= {key: getattr(shape.moe, field) for key, field in MOE_KEYS.items()}
-        config["capacity_factor"] = workload.capacity_factor or -1.0
-        config["sparse_matmul"] = not workload.capacity_factor
-        config["routed_score_func"] = "sigmoid" if shape.moe.router == "sigmoid" else ""
-    if shape.mla is not None:
-        config |= {"attention_type": "mla"} | {key: getattr(shape.mla, field) for key, field in MLA_KEYS.items()}
-    elif shape.window and not shape.global_interval:
-        config["attention_type"] = "local_sliding"
-    return config
+    return Export(text=text, filename="maxtext.yml", notes=_notes(shape, workload, cluster, layout))
 
 
 def _batch(shape: ModelShape, workload: Workload, layout: Layout) -> dict[str, object]:
@@ -145,14 +70,13 @@ def _batch(shape: ModelShape, workload: Workload, layout: Layout) -> dict[str, o
         "gradient_accumulation_steps": accumulation,
     }
     if layout.pipeline > 1:
-        chunks = layout.pipeline * layout.virtual_stages
-        if shape.num_layers % chunks or num_microbatches % layout.pipeline:
+        chunks, layers = layout.pipeline * layout.virtual_stages, num_blocks(shape)
+        if layers % chunks or num_microbatches % layout.pipeline:
             raise LayoutError(
                 f"layout: pipeline={layout.pipeline}, virtual_stages={layout.virtual_stages}: MaxText needs "
-                f"num_layers={shape.num_layers} in equal chunks, and its {num_microbatches} microbatches in multiples "
-                "of pipeline"
+                f"its {layers} layers in equal chunks, and its {num_microbatches} microbatches in multiples of pipeline"
             )
-        config["num_layers_per_pipeline_stage"] = shape.num_layers // chunks
+        config["num_layers_per_pipeline_stage"] = layers // chunks
         config["num_pipeline_microbatches"] = num_microbatches
     return config
 
@@ -165,7 +89,7 @@ def _replicated(layout: Layout) -> bool:
 def _parallelism(cluster: Cluster, layout: Layout) -> dict[str, object]:
     outer = outer_degrees(layout, cluster)
     inner = {axis: getattr(layout, axis) // outer[axis] for axis in AXES}
-    config: dict[str, object] = {}
+    config: dict[str, object] = {"hardware": cluster.chip.kind}
     for prefix, degrees in (("ici", inner), ("dcn", outer)):
         named = {AXIS_KEYS[axis]: degree for axis, degree in degrees.items()} | {"tensor_sequence": 1}
         if _replicated(layout):
@@ -176,13 +100,34 @@ def _parallelism(cluster: Cluster, layout: Layout) -> dict[str, object]:
             named |= {"tensor_sequence": named["tensor"], "tensor": 1}
         config |= {f"{prefix}_{axis}_parallelism": degree for axis, degree in named.items()}
     config["shard_optimizer_over_data"] = layout.optimizer_shard != layout.params_shard
-    if layout.context > 1:
-        config["context_parallel_strategy"] = CONTEXT_STRATEGIES[layout.context_method]
-    return config
+    return config | _context(cluster, layout)
+
+
+def _context(cluster: Cluster, layout: Layout) -> dict[str, object]:
+    if layout.context == 1:
+        return {}
+    if _rings(cluster, layout) and cluster.chip.kind == "tpu":
+        return {"context_parallel_strategy": "ring", **RING_KERNEL}
+    method = "ring" if _rings(cluster, layout) else "all_gather"
+    return {"context_parallel_strategy": CONTEXT_STRATEGIES[method]}
+
+
+def _refuse_ring(workload: Workload, cluster: Cluster, layout: Layout) -> None:
+    """MaxText's ring on TPUs cuts what a device holds of a sequence into as many parts as there are devices."""
+    if _rings(cluster, layout) and cluster.chip.kind == "tpu" and workload.seq_len % layout.context**2:
+        raise LayoutError(
+            f"layout: context={layout.context} with context_method=ring: MaxText needs seq_len={workload.seq_len} in "
+            f"multiples of {layout.context} x {layout.context} on TPUs; set context_method=all_gather"
+        )
+
+
+def _rings(cluster: Cluster, layout: Layout) -> bool:
+    """Whether MaxText can ring keys and values where it is asked to."""
+    return layout.context > 1 and layout.context_method == "ring" and cluster.chip.kind != "cpu"
 
 
 def _remat(layout: Layout) -> dict[str, object]:
-    policy = REMAT_POLICIES[layout.remat]
+    policy = remat_policy(layout.remat)
     if layout.remat == "full":
         return {"remat_policy": "full"}
     places = {
@@ -193,7 +138,7 @@ def _remat(layout: Layout) -> dict[str, object]:
     return {"remat_policy": "custom", "decoder_layer_input": layer_input, **places}
 
 
-def _notes(shape: ModelShape, workload: Workload, layout: Layout) -> tuple[str, ...]:
+def _notes(shape: ModelShape, workload: Workload, cluster: Cluster, layout: Layout) -> tuple[str, ...]:
     optimizer = workload.optimizer.name
     said = {
         f"optimizer={optimizer}: MaxText has {', '.join(OPTIMIZERS)}; opt_type is left at its default.": optimizer
@@ -211,7 +156,13 @@ def _notes(shape: ModelShape, workload: Workload, layout: Layout) -> tuple[str, 
             layout.axis_order != Layout().axis_order
         ),
         f"rope.scaling={shape.rope.scaling} is not exported; choose rope_type and its factors.": (
-            shape.rope.scaling != "none"
+            not says_rope(shape.rope)
+        ),
+        "context_method=ring: MaxText rings on TPUs and GPUs only; all_gather is exported.": (
+            layout.context > 1 and layout.context_method == "ring" and not _rings(cluster, layout)
+        ),
+        f"capacity_factor={workload.capacity_factor}: MaxText routes gpt-oss without a capacity.": bool(
+            shape.moe is not None and workload.capacity_factor and dropless(shape, workload)
         ),
     }  # fmt: skip
     return tuple(sentence for sentence, holds in said.items() if holds)

@@ -1,9 +1,12 @@
-"""A layout as Megatron-LM arguments (`pretrain_gpt.py`); names not checked against an installed package."""
+"""A layout as Megatron-LM arguments (`pretrain_gpt.py`), checked against the fields of megatron-core's own configs.
+
+https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/training/arguments.py
+"""
 
 from jaxscale.errors import LayoutError
 from jaxscale.export.result import Export
 from jaxscale.export.sharding import data_parallel
-from jaxscale.types import Cluster, Layout, ModelShape, Workload
+from jaxscale.types import Cluster, Layout, ModelShape, MoEShape, Workload
 from jaxscale.types.legality import check_layout
 
 # Megatron's argument -> field of ModelShape
@@ -36,6 +39,15 @@ MLA_KEYS = {
     "--qk-pos-emb-head-dim": "qk_rope_head_dim",
     "--v-head-dim": "v_head_dim",
 }
+GROUP_KEYS = {"--moe-router-num-groups": "num_expert_groups", "--moe-router-group-topk": "groups_per_token"}
+YARN_KEYS = {
+    "--rotary-scaling-factor": "factor",
+    "--original-max-position-embeddings": "original_max_seq_len",
+    "--beta-fast": "beta_fast",
+    "--beta-slow": "beta_slow",
+    "--mscale": "mscale",
+    "--mscale-all-dim": "mscale_all_dim",
+}
 # kind of MLP -> flags
 MLPS = {
     "swiglu": ("--swiglu",),
@@ -43,6 +55,7 @@ MLPS = {
     "gelu_tanh": (),
     "relu2": ("--squared-relu",),
 }
+CLAMPED_GLU = ("--quick-geglu", "--glu-linear-offset 1.0")
 NORMS = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
 POSITIONS = {"rope": "rope", "learned": "learned_absolute", "none": "none"}
 PRECISION_FLAGS = {
@@ -100,15 +113,27 @@ def _refuse(shape: ModelShape, workload: Workload) -> None:
     for field, (value, known) in wanted.items():
         if value not in known:
             raise LayoutError(f"{field}={value!r} cannot be said to Megatron-LM; allowed: {', '.join(known)}")
+    structure = {
+        "parallel_block": (shape.parallel_block, False),
+        "norm_placement": (shape.norm_placement, "pre"),
+        "norm_scale": (shape.norm_scale, True),
+        "rope.interleaved": (shape.rope.interleaved and shape.mla is None, False),
+        "moe.router_prototypes": (shape.moe is not None and shape.moe.router_prototypes, False),
+    }
+    for field, (value, allowed) in structure.items():
+        if value != allowed:
+            raise LayoutError(
+                f"model {shape.name!r}: {field}={value} cannot be said to Megatron-LM; allowed: {allowed}"
+            )
 
 
 def _model(shape: ModelShape, workload: Workload, layout: Layout) -> list[str]:
     flags = [f"{key} {getattr(shape, field)}" for key, field in SHAPE_KEYS.items()]
-    flags += ["--group-query-attention", *MLPS[shape.mlp], f"--normalization {NORMS[shape.norm]}"]
+    flags += ["--group-query-attention", *_mlp(shape), f"--normalization {NORMS[shape.norm]}"]
     flags.append(f"--max-position-embeddings {max(shape.max_seq_len, workload.seq_len)}")
     flags.append(f"--position-embedding-type {POSITIONS[shape.positions]}")
     if shape.positions == "rope":
-        flags += [f"--rotary-base {int(shape.rope.theta)}", f"--rotary-percent {shape.rope.fraction}"]
+        flags += [f"--rotary-base {int(shape.rope.theta)}", f"--rotary-percent {shape.rope.fraction}", *_rope(shape)]
     if not shape.tied_embeddings:
         flags.append("--untie-embeddings-and-output-weights")
     if not shape.mlp_bias:
@@ -117,9 +142,39 @@ def _model(shape: ModelShape, workload: Workload, layout: Layout) -> list[str]:
         flags.append("--add-qkv-bias")
     if shape.qk_norm != "none":
         flags.append("--qk-layernorm")
-    if shape.window and not shape.global_interval:
+    if shape.window:
         flags.append(f"--window-size {shape.window},0")
+    if shape.global_interval:
+        flags.append(f"--window-attn-skip-freq {shape.global_interval}")
+    if shape.attention_sinks:
+        flags.append("--softmax-type learnable")
     return flags + _moe(shape, workload, layout) + _mla(shape)
+
+
+def _mlp(shape: ModelShape) -> tuple[str, ...]:
+    """The kind of MLP; gpt-oss clamps a sigmoid-gated unit, which Megatron puts together from three arguments."""
+    if not shape.swiglu_limit:
+        return MLPS[shape.mlp]
+    return (*CLAMPED_GLU, f"--activation-func-clamp-value {shape.swiglu_limit}")
+
+
+def _rope(shape: ModelShape) -> list[str]:
+    rope = shape.rope
+    if rope.scaling == "llama3":
+        return ["--use-rope-scaling", f"--rope-scaling-factor {rope.factor}"]
+    if rope.scaling == "yarn" and shape.mla is not None:
+        keys = {key: getattr(rope, field) for key, field in YARN_KEYS.items()}
+        return ["--rope-type yarn", *(f"{key} {value}" for key, value in keys.items())]
+    return []
+
+
+def _says_rope(shape: ModelShape) -> bool:
+    """Whether Megatron-LM can be told how the positions are stretched; for Llama 3 the rest is in its code."""
+    rope = shape.rope
+    if rope.scaling == "llama3":
+        rest = (rope.low_freq_factor, rope.high_freq_factor, rope.original_max_seq_len)
+        return rest == (1.0, 4.0, 8192)
+    return rope.scaling == "none" or (rope.scaling == "yarn" and shape.mla is not None)
 
 
 def _moe(shape: ModelShape, workload: Workload, layout: Layout) -> list[str]:
@@ -133,11 +188,24 @@ def _moe(shape: ModelShape, workload: Workload, layout: Layout) -> list[str]:
     if shape.num_moe_layers < shape.num_layers:
         pattern = ",".join(str(int(shape.is_moe_layer(i))) for i in range(shape.num_layers))
         flags.append(f"--moe-layer-freq [{pattern}]")
-    if shape.moe.router == "sigmoid":
-        flags.append("--moe-router-score-function sigmoid")
+    flags += _router(shape.moe)
     if workload.capacity_factor:
         flags += [f"--moe-expert-capacity-factor {workload.capacity_factor}", "--moe-pad-expert-input-to-capacity"]
     return [*flags, "--moe-token-dispatcher-type alltoall"]
+
+
+def _router(moe: MoEShape) -> list[str]:
+    flags = []
+    if moe.router == "sigmoid":
+        flags.append("--moe-router-score-function sigmoid")
+        flags += ["--moe-router-enable-expert-bias"] * moe.router_bias
+    if moe.num_expert_groups > 1:
+        flags += [f"{key} {getattr(moe, field)}" for key, field in GROUP_KEYS.items()]
+    if moe.routed_scale != 1.0:
+        flags.append(f"--moe-router-topk-scaling-factor {moe.routed_scale}")
+    if moe.shared_expert_gate:
+        flags.append("--moe-shared-expert-gate")
+    return flags
 
 
 def _mla(shape: ModelShape) -> list[str]:
@@ -176,8 +244,15 @@ def _notes(shape: ModelShape, workload: Workload, layout: Layout, stage: int, re
         "its hybrid sharding is set up.": stage > 1 and replicas > 1,
         f"optimizer={optimizer}: Megatron-LM has {', '.join(OPTIMIZERS)}; its default is kept.": optimizer
         not in OPTIMIZERS,
-        f"rope.scaling={shape.rope.scaling} is not exported.": shape.rope.scaling != "none",
-        "global_interval: layers that see everything among windowed ones are not exported.": shape.global_interval > 0,
+        f"rope.scaling={shape.rope.scaling} is not exported.": not _says_rope(shape),
+        "qk_norm=full: Megatron-LM normalizes each head.": shape.qk_norm == "full",
+        "attention_out_bias=true is not exported: Megatron-LM has one switch for it and the biases of the MLP.": (
+            shape.attention_out_bias and not shape.mlp_bias
+        ),
+        "moe.router_bias and moe.expert_bias are not exported: Megatron-LM's routers and experts have none.": (
+            shape.moe is not None
+            and (shape.moe.expert_bias or (shape.moe.router_bias and shape.moe.router != "sigmoid"))
+        ),
         f"axis_order={'/'.join(layout.axis_order)}: Megatron-LM's ranks are ordered tp-cp-ep-dp-pp.": (
             layout.axis_order != Layout().axis_order
         ),

@@ -25,7 +25,10 @@ MODELS = {
     ("gpt_oss", 36, 2880): ("gpt_oss", "gpt_oss_120b"),
 }
 LLAMA3_VOCABULARY = 128_256  # what sets Llama 3 apart from other models of its family with the same sizes
-SCHEDULES = {"gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "Interleaved1F1B", "zero_bubble": "InterleavedZeroBubble"}
+SCHEDULES = {
+    "gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "Interleaved1F1B", "zero_bubble": "InterleavedZeroBubble",
+    "layered": "LoopedBFS",
+}  # fmt: skip
 REMATS = {"none": "None", "full": "FullAC.Config()"}  # the rest: SelectiveAC
 PRECISIONS = {
     "bf16": {"dtype": "float32", "mixed_precision_param": "bfloat16"},
@@ -42,7 +45,7 @@ def torchtitan(shape: ModelShape, workload: Workload, cluster: Cluster, layout: 
             f"precision={workload.precision.name!r}: torchtitan sets it in its model converters; allowed here: "
             f"{', '.join(PRECISIONS)}"
         )
-    settings = {"training": _training(workload, layout), "parallelism": _parallelism(shape, layout)}
+    settings = {"training": _training(shape, workload, layout), "parallelism": _parallelism(shape, layout)}
     lines = [
         f"    config.{section}.{key} = {value!r}" for section, keys in settings.items() for key, value in keys.items()
     ]
@@ -73,7 +76,7 @@ def _model(shape: ModelShape) -> tuple[str, str] | None:
     return MODELS.get((shape.family, shape.num_layers, shape.d_model))
 
 
-def _training(workload: Workload, layout: Layout) -> dict[str, object]:
+def _training(shape: ModelShape, workload: Workload, layout: Layout) -> dict[str, object]:
     """Without a pipeline the local batch is one microbatch; with one it is all of them."""
     local = workload.global_batch_size // layout.batch_shards
     return {
@@ -81,6 +84,8 @@ def _training(workload: Workload, layout: Layout) -> dict[str, object]:
         "global_batch_size": workload.global_batch_size,
         "local_batch_size": local if layout.pipeline > 1 else layout.microbatch_size,
         "enable_cpu_offload": layout.offload_optimizer,
+        # Its CUDA graphs refuse pipelines, and experts whose number of tokens the host must know.
+        "disable_cuda_graphs": layout.pipeline > 1 or shape.moe is not None,
         **PRECISIONS[workload.precision.name],
     }
 

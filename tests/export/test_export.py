@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxscale.catalog import load_cluster, load_model
+from jaxscale.catalog import load_cluster, load_model, model_names
+from jaxscale.cost import count_parameters
 from jaxscale.errors import LayoutError, SpecError
 from jaxscale.export import TARGETS, read_deepspeed, read_maxtext, read_megatron
 from jaxscale.types import Cluster, Layout, ModelShape, Workload, parse_layout, precision_named
@@ -119,19 +120,59 @@ layouts = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(layout=layouts)
 def test_maxtext_reads_back(layout: Layout) -> None:
     shape = load_model("llama3-8b")
     cluster = load_cluster("cpu", num_chips=layout.num_devices)
     made = TARGETS["maxtext"](shape, WORKLOAD, cluster, layout)
     back = read_maxtext(made.text, num_devices=layout.num_devices)
-    expected = layout if layout.context > 1 else dataclasses.replace(layout, context_method="all_gather")
+    expected = dataclasses.replace(layout, context_method="all_gather")  # on CPUs MaxText has no ring
     assert dataclasses.replace(back.layout, schedule=layout.schedule) == expected
     assert back.workload == dataclasses.replace(WORKLOAD, capacity_factor=0.0)
     assert back.shape is not None
     assert _sizes(back.shape) == _sizes(shape)
 
 
+@pytest.mark.parametrize("cluster", ["v5p-64", "h100-sxm:32"])
+@pytest.mark.parametrize("method", ["ring", "all_gather"])
+def test_the_context_method_survives_maxtext(method: str, cluster: str) -> None:
+    layout = parse_layout(f"fsdp=8,context=4,context_method={method}")
+    made = TARGETS["maxtext"](load_model("llama3-8b"), WORKLOAD, load_cluster(cluster), layout)
+    back = read_maxtext(made.text, num_devices=32, num_slices=1 if cluster == "v5p-64" else 4)
+    assert (back.layout.context, back.layout.context_method) == (4, method)
+
+
+def test_a_ring_that_maxtext_cannot_run_is_refused() -> None:
+    workload = dataclasses.replace(WORKLOAD, seq_len=8)
+    with pytest.raises(LayoutError, match="context=4"):
+        TARGETS["maxtext"](load_model("llama3-8b"), workload, load_cluster("v5p-64"), parse_layout("fsdp=8,context=4"))
+
+
+FULL_SHAPES = {"maxtext": read_maxtext, "megatron": read_megatron}
+
+
+@pytest.mark.parametrize("target", FULL_SHAPES)
+def test_every_preset_is_refused_or_reads_back_with_its_parameters(target: str) -> None:
+    """But for what the notes say is not exported."""
+    cluster, layout = load_cluster("h100-sxm:8"), Layout(fsdp=8)
+    workload = Workload(seq_len=512, global_batch_size=8)
+    read = 0
+    for name in model_names():
+        shape = load_model(name)
+        try:
+            made = TARGETS[target](shape, workload, cluster, layout)
+        except LayoutError:
+            continue
+        back = FULL_SHAPES[target](made.text, num_devices=8).shape
+        read += 1
+        assert back is not None
+        if not any("not exported" in note and "bias" in note for note in made.notes):
+            assert count_parameters(back).total == count_parameters(shape).total, name
+    assert read > 40
+
+
+@settings(deadline=None)
 @given(layout=layouts)
 def test_megatron_reads_back(layout: Layout) -> None:
     layout = dataclasses.replace(layout, data=1)  # Megatron FSDP has one shard group
@@ -145,6 +186,7 @@ def test_megatron_reads_back(layout: Layout) -> None:
     assert _sizes(back.shape) == _sizes(shape)
 
 
+@settings(deadline=None)
 @given(layout=layouts)
 def test_deepspeed_reads_back(layout: Layout) -> None:
     cluster = load_cluster("cpu", num_chips=layout.num_devices)
