@@ -19,7 +19,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -36,6 +36,9 @@ from jaxscale.types import (
     parse_layout,
     precision_named,
 )
+
+if TYPE_CHECKING:
+    from jaxscale.report.page import Page
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 LARGEST_CHIPS = 2**20
@@ -101,6 +104,9 @@ def request_options(*, layout: bool = False) -> Callable[[Command], Command]:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+report_option = click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write a one-file HTML report."
+)
 
 
 def resolve(
@@ -157,6 +163,14 @@ def check_writable(path: Path) -> None:
         raise SpecError(f"{path}: the folder {folder} does not exist")
     if not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise SpecError(f"{path}: cannot be written: permission denied")
+
+
+def write_report(path: Path, page: "Page") -> None:
+    """Write a page as one HTML file, and say on stderr where it is."""
+    from jaxscale.report.page import render
+
+    write_atomically(path, render(page))
+    click.echo(f"report: {path}", err=True)
 
 
 def write_atomically(path: Path, text: str) -> None:

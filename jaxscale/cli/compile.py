@@ -9,7 +9,16 @@ import click
 from jaxscale.aot.cache import Cache
 from jaxscale.aot.compile import DEFAULT_TIMEOUT_S, compile_step
 from jaxscale.aot.result import CompiledStep
-from jaxscale.cli.common import Request, json_option, print_json, request_options, write_atomically
+from jaxscale.cli.common import (
+    Request,
+    check_writable,
+    json_option,
+    print_json,
+    report_option,
+    request_options,
+    write_atomically,
+    write_report,
+)
 from jaxscale.cli.compiled import compile_request, compiled_estimate, compiled_trace
 from jaxscale.cli.progress import Bars
 from jaxscale.errors import InfeasibleError, SpecError
@@ -33,9 +42,16 @@ _MOST_ROWS = 16
     help="Seconds until the compiler is stopped.",
 )  # fmt: skip
 @click.option("--no-cache", is_flag=True, help="Compile even if the answer is kept from before.")
+@report_option
 @json_option
 def command(
-    request: Request, flags: tuple[str, ...], dump: Path | None, timeout_s: float, no_cache: bool, as_json: bool
+    request: Request,
+    flags: tuple[str, ...],
+    dump: Path | None,
+    timeout_s: float,
+    no_cache: bool,
+    report: Path | None,
+    as_json: bool,
 ) -> None:
     """Compile the real step ahead of time for a described cluster.
 
@@ -47,6 +63,8 @@ def command(
     needs the hardware. Exits with 3 where the step does not fit.
     """
     layout = request.only_layout
+    if report is not None:
+        check_writable(report)
     asked = compile_request(
         request.shape, request.workload, request.cluster, layout, flags=flags, dump=_dump_folder(dump)
     )
@@ -57,6 +75,8 @@ def command(
         trace = compiled_trace(step, request.shape, request.workload, request.cluster)
         write_atomically(dump / "step.trace.json", trace)
     estimate = compiled_estimate(step, request.shape, request.workload, request.cluster)
+    if report is not None:
+        _write_report(report, request, step, estimate)
     if as_json:
         print_json(_record(step, estimate))
     else:
@@ -73,6 +93,22 @@ def _dump_folder(dump: Path | None) -> str:
     except OSError as error:
         raise SpecError(f"--dump: {dump} cannot be made: {error.strerror}") from error
     return str(dump.resolve())
+
+
+def _write_report(path: Path, request: Request, step: CompiledStep, compiled: Estimate) -> None:
+    """The compiler's answer beside the prediction."""
+    from jaxscale.api.facts import compiler_facts
+    from jaxscale.calibrate import own_stack
+    from jaxscale.cost import estimate, problem
+    from jaxscale.report.kinds.compile import compile_page
+    from jaxscale.report.kinds.shared import Subject
+
+    shape, workload, cluster = request.shape, request.workload, request.cluster
+    stack = own_stack(cluster, workload)
+    predicted = estimate(shape, workload, cluster, step.layout, stack)
+    facts = compiler_facts(step, problem(shape, workload, cluster))
+    subject = Subject(shape=shape, workload=workload, cluster=cluster, stack=stack)
+    write_report(path, compile_page(subject, predicted, compiled, facts))
 
 
 def _record(step: CompiledStep, estimate: Estimate) -> dict[str, Any]:

@@ -2,14 +2,24 @@
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jaxscale.cli.common import Request, json_option, print_json, request_options
+from jaxscale.cli.common import (
+    Request,
+    check_writable,
+    json_option,
+    print_json,
+    report_option,
+    request_options,
+    write_report,
+)
 from jaxscale.cli.progress import Bars
 from jaxscale.cost import estimate, metrics, problem
 from jaxscale.errors import MeasurementError
+from jaxscale.types import Estimate
 from jaxscale.types.measurement import Measurement, MeasureRequest
 from jaxscale.units import format_bytes, format_seconds
 
@@ -30,11 +40,12 @@ STORE_VARIABLE = "JAXSCALE_STORE"
 )  # fmt: skip
 @click.option("--trace", default="", metavar="DIR", help="Leave a profiler trace of two more steps there.")
 @click.option("--store", metavar="FILE", help=f"Keep the record in this store.  [default: ${STORE_VARIABLE}]")
+@report_option
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @json_option
 def command(
-    request: Request, steps: int, warmup: int, seed: int, watchdog: float, trace: str, store: str | None, quiet: bool,
-    as_json: bool,
+    request: Request, steps: int, warmup: int, seed: int, watchdog: float, trace: str, store: str | None,
+    report: Path | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run a layout's real training step and measure it.
 
@@ -52,6 +63,8 @@ def command(
         shape=request.shape, workload=request.workload, layout=request.only_layout, cluster=request.cluster,
         num_steps=steps, num_warmup_steps=warmup, seed=seed, trace_dir=trace,
     )  # fmt: skip
+    if report is not None:
+        check_writable(report)
     leads = this_host().leads  # of several hosts that run this command, one keeps the result and shows it
     keeper = _open_store(store or os.environ.get(STORE_VARIABLE)) if leads else None
     with Bars(quiet=quiet or not leads) as bars:
@@ -59,12 +72,38 @@ def command(
         result = with_utilisation(measure(asked, watchdog_s=watchdog))
     if keeper is not None:
         keeper.save(result)
+    if leads and report is not None:
+        _write_report(report, result)
     if leads and as_json:
         print_json(to_json(result))
     elif leads:
         _print(result)
     if result.status != "ok":
         raise MeasurementError(f"{result.status}: {result.message}")
+
+
+def _write_report(path: Path, measurement: Measurement) -> None:
+    """The measurement beside the prediction, and beside the compiler's record where there is a compiler to ask."""
+    from jaxscale.calibrate import own_stack
+    from jaxscale.report.kinds.measure import measure_page
+
+    asked = measurement.request
+    stack = own_stack(asked.cluster, asked.workload)
+    predicted = estimate(asked.shape, asked.workload, asked.cluster, asked.layout, stack)
+    write_report(path, measure_page(measurement, predicted, _compiled(asked), stack))
+
+
+def _compiled(asked: MeasureRequest) -> Estimate | None:
+    """The compiler's record of the step that was measured; None where it cannot be compiled for these devices."""
+    from jaxscale.aot import compile_step
+    from jaxscale.cli.compiled import compile_request, compiled_estimate
+    from jaxscale.errors import CompileError
+
+    try:
+        step = compile_step(compile_request(asked.shape, asked.workload, asked.cluster, asked.layout))
+    except CompileError:
+        return None
+    return compiled_estimate(step, asked.shape, asked.workload, asked.cluster) if step.memory is not None else None
 
 
 def _open_store(address: str | None):

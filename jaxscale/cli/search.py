@@ -14,8 +14,9 @@ from jaxscale.cli.common import (
     check_writable,
     json_option,
     print_json,
+    report_option,
     request_options,
-    write_atomically,
+    write_report,
 )
 from jaxscale.cli.progress import Bars
 from jaxscale.errors import CatalogError, InfeasibleError, SpecError, nearest
@@ -41,7 +42,7 @@ from jaxscale.units import format_bytes, format_seconds
 @click.option("--limit", "limits", multiple=True, metavar="L", help='Such as "tensor<=8,remat=full|dots". May repeat.')
 @click.option("--headroom", type=float, metavar="F", help=f"Share of memory left free.  [default: {DEFAULT_HEADROOM}]")
 @click.option("--check", "check", metavar="C", help=f"{','.join(CHECKS)}: check the best ones for real.")
-@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write a one-file HTML report.")
+@report_option
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @json_option
 def command(
@@ -149,12 +150,12 @@ def _orders(results: Sequence[SearchResult]) -> dict[str, list[str]]:
 def _write_report(
     path: Path, results: Sequence[SearchResult], best: SearchResult, rows: Sequence[CheckedLayout]
 ) -> None:
-    from jaxscale.report.html import search_report
+    from jaxscale.report.kinds.search import search_page
 
     winner = winner_of(rows) or rows[0]
-    changes = single_changes(best.shape, best.workload, best.cluster, winner.predicted.layout)
-    write_atomically(path, search_report(best, rows, results, changes))
-    click.echo(f"report: {path}", err=True)
+    stack = own_stack(best.cluster, best.workload)
+    changes = single_changes(best.shape, best.workload, best.cluster, winner.predicted.layout, stack)
+    write_report(path, search_page(best, rows, results, changes, stack))
 
 
 def nothing_fits(result: SearchResult, limits: Limits) -> str:

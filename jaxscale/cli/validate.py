@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jaxscale.cli.common import check_writable, json_option, print_json, write_atomically
+from jaxscale.cli.common import (
+    check_writable,
+    json_option,
+    print_json,
+    report_option,
+    write_atomically,
+    write_report,
+)
 
 if TYPE_CHECKING:
     from jaxscale.calibrate import Calibration, Run
@@ -32,7 +39,7 @@ COLUMNS = (
 )
 @json_option
 @click.option("--out", type=click.Path(path_type=Path), metavar="PRED.csv", help="Write one line for every row.")
-@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML page with plots.")
+@report_option
 @click.option("--residuals", is_flag=True, help="Print error against each factor of a run.")
 def command(
     runs_csv: Path, files: tuple[Path, ...], as_json: bool, out: Path | None, report: Path | None, residuals: bool
@@ -46,7 +53,7 @@ def command(
     A row that is incomplete or contradictory is refused with its reason; the others go on.
     """
     from jaxscale.validate import predict, read_runs, residual_levels, scores_by_source
-    from jaxscale.validate.text import refusals_text, residuals_text, scores_text, write_report
+    from jaxscale.validate.text import refusals_text, residuals_text, scores_text
 
     for path in (out, report):
         if path is not None:
@@ -56,19 +63,19 @@ def command(
     if out is not None:
         write_atomically(out, _csv(runs, predictions, refusals))
     rows = scores_by_source(runs, predictions, refusals)
-    summary = scores_text(rows)
-    levels = residual_levels(runs, predictions) if residuals or report else []
     if report is not None:
-        write_report(report, runs, predictions, summary, levels)
+        from jaxscale.report.kinds.validate import validate_page
+
+        write_report(report, validate_page(runs, predictions, rows, refusals, runs_csv.name))
     if as_json:
         reasons = [{"id": r.id, "source": r.group, "reason": r.reason} for r in refusals]
         print_json({"scores": [row.to_json() for row in rows], "refused": reasons})
         return
-    click.echo(summary)
+    click.echo(scores_text(rows))
     if refusals:
         click.echo("\n" + refusals_text(refusals))
     if residuals:
-        click.echo(residuals_text(levels))
+        click.echo(residuals_text(residual_levels(runs, predictions)))
 
 
 def _chooser(files: tuple[Path, ...]):

@@ -1,6 +1,6 @@
 """The winner's pipeline schedule as a drawing, timed by its estimate."""
 
-from jaxscale.report.page import Drawing
+from jaxscale.report.page import Drawing, Evidence
 from jaxscale.report.schedule_svg import schedule_svg
 from jaxscale.schedule import build, replay
 from jaxscale.types import Estimate, Workload
@@ -8,7 +8,7 @@ from jaxscale.types import Estimate, Workload
 MOST_MICROBATCHES = 64  # beyond that a drawing shows nothing
 FORWARD_SHARE = 1.0 / 3.0  # a matmul's backward pass is two matmuls
 # What one XLA program runs on all stages at once for each schedule.
-FAMILIES = {"gpipe": "circular", "1f1b": "scan_1f1b", "interleaved": "circular"}
+FAMILIES = {"gpipe": "circular", "1f1b": "scan_1f1b", "interleaved": "circular", "layered": "modular"}
 ONCE_A_STEP = ("pipeline", "data", "optimizer", "overhead", "stragglers")
 
 
@@ -33,4 +33,5 @@ def schedule_drawing(e: Estimate, workload: Workload) -> Drawing | None:
         f"The {layout.schedule} schedule of {microbatches} microbatches over {layout.pipeline} stages, which all run "
         "one program in step. A third of a stage's work is drawn as forward, recomputing as backward."
     )
-    return Drawing(svg=schedule_svg(timeline), caption=caption)
+    sure = "The order is the schedule's own; times are the estimate's, the same on every stage."
+    return Drawing(svg=schedule_svg(timeline), caption=caption, evidence=Evidence(tiers=("predicted",), sure=sure))

@@ -1,15 +1,10 @@
-"""Scores and residuals as text, and as one HTML file."""
+"""Scores and residuals as text."""
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-
-from jaxscale.calibrate import Run
 from jaxscale.validate.metrics import Scores
-from jaxscale.validate.predict import Predictions
-from jaxscale.validate.residuals import Level, log_errors
+from jaxscale.validate.residuals import Level
 from jaxscale.validate.runs import Refusal
 
 BAR = 20  # characters of a residual's bar on either side
@@ -82,42 +77,3 @@ def _bar(bias: float) -> str:
     left = " " * (BAR - cells) + "#" * cells if bias < 0 else " " * BAR
     right = "#" * cells + " " * (BAR - cells) if bias >= 0 else " " * BAR
     return f"{left}:{right}"
-
-
-def write_report(
-    path: Path, runs: Sequence[Run], predictions: Predictions, summary: str, levels: Sequence[Level]
-) -> None:
-    """Write one HTML file: the scores, predicted against measured, and error against each factor."""
-    from html import escape
-
-    import plotly.graph_objects as go
-    from plotly.io import to_html
-
-    errors = log_errors(runs, predictions)
-    timed = np.flatnonzero(np.isfinite(errors)).tolist()
-    scatter = go.Figure()
-    for name in sorted({runs[i].group for i in timed}):
-        rows = [i for i in timed if runs[i].group == name]
-        scatter.add_scatter(
-            x=[runs[i].step_time_s for i in rows], y=[float(predictions.step_time_s[i]) for i in rows], mode="markers",
-            name=name, text=[f"{runs[i].id}: {runs[i].layout}" for i in rows],
-        )  # fmt: skip
-    scatter.update_layout(
-        title="Step time, seconds",
-        xaxis={"type": "log", "title": "measured"},
-        yaxis={"type": "log", "title": "predicted"},
-    )
-    figures = [scatter]
-    for factor in dict.fromkeys(level.factor for level in levels):
-        here = [level for level in levels if level.factor == factor]
-        bars = go.Bar(
-            x=[level.label for level in here], y=[100 * level.bias for level in here],
-            text=[f"{level.runs} runs" for level in here],
-        )  # fmt: skip
-        figure = go.Figure(bars)
-        figure.update_layout(title=f"Median error by {factor}, %", height=320)
-        figures.append(figure)
-    parts = [to_html(f, full_html=False, include_plotlyjs=position == 0) for position, f in enumerate(figures)]
-    head = "<!doctype html><meta charset='utf-8'><title>jaxscale validate</title>"
-    page = f"{head}<pre>{escape(summary)}</pre>{''.join(parts)}"
-    path.write_text(page, encoding="utf-8")

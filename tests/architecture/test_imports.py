@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "calibrate": FLOOR | {"cost", "catalog"},
     "validate": FLOOR | {"cost", "calibrate", "catalog"},
     "export": FLOOR,
-    "report": FLOOR | {"cost", "schedule"},
+    "report": FLOOR | {"cost", "schedule", "plan", "calibrate", "validate"},
     "zoo": FLOOR,
     "runtime": FLOOR | {"zoo"},
     "aot": FLOOR | {"zoo", "runtime"},

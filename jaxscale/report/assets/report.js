@@ -2,8 +2,9 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const GIB = 2 ** 30;
-const PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6d31", "#7b68ee", "#7f7f7f"];
-const state = { chosen: null, hidden: new Set() };
+const NARROW = window.innerWidth < 640;
+const PRINTED_WIDTH = 680;
+const state = { chosen: null, hidden: new Set(), width: undefined };
 
 async function loadPlotly() {
   const packed = atob(document.getElementById("plotly-gzip").textContent.trim());
@@ -14,7 +15,17 @@ async function loadPlotly() {
   document.head.appendChild(script);
 }
 
+// --- the look of every plot --------------------------------------------------------------------------------------
+
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+// A figure names the page's colours as "@fg" or "@bad", so that it follows light and dark.
+function coloured(value) {
+  if (typeof value === "string") return /^@[a-z]+$/.test(value) ? css("--" + value.slice(1)) : value;
+  if (Array.isArray(value)) return value.map(coloured);
+  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, coloured(v)]));
+  return value;
+}
 
 function style(layout) {
   const axis = { gridcolor: css("--grid"), zerolinecolor: css("--line"), linecolor: css("--line"), automargin: true };
@@ -25,28 +36,44 @@ function style(layout) {
     legend: { orientation: "h", y: -0.18, x: 0 },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--dim"), activecolor: css("--accent") },
     hoverlabel: { align: "left", bgcolor: css("--panel"), bordercolor: css("--line"), font: { color: css("--fg") } },
-    ...layout,
+    ...coloured(layout),
   };
-  themed.xaxis = { ...axis, ...(layout.xaxis || {}) };
-  themed.yaxis = { ...axis, ...(layout.yaxis || {}) };
+  for (const key of ["xaxis", "yaxis"]) themed[key] = { ...axis, ...themed[key], title: { standoff: 10, ...themed[key]?.title } };
+  if (state.width) themed.width = state.width;
   return themed;
 }
 
-const NARROW = window.innerWidth < 640;
 const CONFIG = {
   responsive: true, displaylogo: false, displayModeBar: NARROW ? false : "hover",
   modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
 };
 
+// On a phone the names above a plot stand one below the other: the plot gives them the height that they need.
+function roomForNames(figure) {
+  const { legend, margin, height } = figure.layout;
+  const names = figure.data.filter((trace) => trace.name && trace.showlegend !== false).length;
+  if (!NARROW || !legend || legend.yanchor !== "bottom" || names < 4) return figure.layout;
+  const top = 24 + 17 * names;
+  return { ...figure.layout, margin: { ...margin, t: top }, height: height - margin.t + top };
+}
+
 function drawFigures() {
   for (const [id, figure] of Object.entries(data.figures)) {
     const node = document.getElementById(id);
-    if (node) Plotly.react(node, figure.data, style(figure.layout), { ...CONFIG, displayModeBar: false });
+    if (node) Plotly.react(node, coloured(figure.data), style(roomForNames(figure)), { ...CONFIG, displayModeBar: false });
   }
 }
 
 // --- the explorer: every kept layout as a point ------------------------------------------------------------------
 
+const PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f7f7f"];
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up"];
+const MEASURES = {
+  memory: { title: "GiB per device at the peak", read: (l) => l.memory / GIB },
+  usd: { title: "dollars per billion tokens", read: (l) => l.usd },
+  sent: { title: "GiB that one device sends a step", read: (l) => l.sent / GIB },
+  mfu: { title: "MFU, %", read: (l) => 100 * l.mfu },
+};
 const shown = (layout) => !state.hidden.has(layout.id);
 const seconds = (s) => (s >= 1 ? s.toPrecision(3) + " s" : (s * 1e3).toPrecision(3) + " ms");
 const gib = (b) => (b / GIB).toFixed(1) + " GiB";
@@ -59,9 +86,28 @@ function hover(layout) {
 }
 
 function points(layouts, name, marker, extra) {
+  const read = MEASURES[document.getElementById("measure").value].read;
   return {
-    type: "scatter", mode: "markers", name, x: layouts.map((l) => l.time), y: layouts.map((l) => l.memory / GIB),
+    type: "scatter", mode: "markers", name, x: layouts.map((l) => l.time), y: layouts.map(read),
     customdata: layouts.map((l) => l.id), hovertemplate: layouts.map((l) => hover(l) + "<extra></extra>"), marker, ...extra,
+  };
+}
+
+// Ticks of a logarithmic axis that people read: 1, 2, 5, 10, 20 ...
+function logTicks(values) {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high) + 1; power++)
+    for (const digit of high / low < 4 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : [1, 2, 5]) ticks.push(digit * 10 ** power);
+  return { tickvals: ticks, ticktext: ticks.map((t) => String(Number(t.toPrecision(3)))) };
+}
+
+function memoryLimit(kept) {
+  const y = data.limit_bytes / GIB;
+  if (Math.max(...kept.map((l) => l.memory), 0) < 0.6 * data.limit_bytes) return {};
+  return {
+    shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: css("--bad"), width: 1 } }],
+    annotations: [{ xref: "paper", x: 0, xanchor: "left", y, yanchor: "bottom", text: "memory of a device", showarrow: false, font: { color: css("--bad"), size: 11 } }],
   };
 }
 
@@ -69,29 +115,28 @@ function drawPareto() {
   const node = document.getElementById("pareto-plot");
   if (!node) return;
   const field = document.getElementById("colour").value;
+  const measure = document.getElementById("measure").value;
   const kept = data.layouts.filter(shown);
   const values = [...new Set(data.layouts.map((l) => l[field]))].sort((a, b) => (a > b ? 1 : -1));
-  const traces = values.map((value, i) =>
-    points(kept.filter((l) => l[field] === value), `${field}=${value}`, { size: 8, opacity: 0.75, color: PALETTE[i % PALETTE.length] }));
-  const front = kept.filter((l) => l.front).sort((a, b) => a.time - b.time);
-  traces.push({
-    type: "scatter", mode: "lines", name: "Pareto front", x: front.map((l) => l.time), y: front.map((l) => l.memory / GIB),
-    line: { color: css("--fg"), width: 1.5, dash: "dot", shape: "hv" }, hoverinfo: "skip",
-  });
+  const traces = values.map((value, i) => points(kept.filter((l) => l[field] === value), `${field}=${value}`,
+    { size: 8, opacity: 0.8, color: PALETTE[i % PALETTE.length], symbol: SYMBOLS[Math.floor(i / PALETTE.length) % SYMBOLS.length] }));
+  if (measure === "memory") {
+    const front = kept.filter((l) => l.front).sort((a, b) => a.time - b.time);
+    traces.push({
+      type: "scatter", mode: "lines", name: "Pareto front", x: front.map((l) => l.time), y: front.map((l) => l.memory / GIB),
+      line: { color: css("--fg"), width: 1.5, dash: "dot", shape: "hv" }, hoverinfo: "skip",
+    });
+  }
   const top = kept.filter((l) => l.rank);
   traces.push(points(top, "the best", { size: 15, symbol: "star", color: css("--accent"), line: { color: css("--bg"), width: 1 } },
     { mode: "markers+text", text: top.map((l) => "#" + l.rank), textposition: top.map((l) => ["top left", "middle right", "bottom left"][l.rank % 3]) }));
   const chosen = data.layouts.filter((l) => l.id === state.chosen);
   traces.push(points(chosen, "selected", { size: 18, symbol: "circle-open", color: css("--bad"), line: { width: 2.5 } }, { hoverinfo: "skip" }));
-  const line = (y, dash, text) => ({ shape: { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { dash, color: css("--bad"), width: 1 } },
-    note: { xref: "paper", x: 0, xanchor: "left", y, yanchor: "bottom", text, showarrow: false, font: { color: css("--bad"), size: 11 } } });
-  const limit = line(data.limit_bytes / GIB, "solid", "memory of a device");
-  const most = Math.max(...kept.map((l) => l.memory), 0);
-  const near = most > 0.6 * data.limit_bytes ? [limit] : [];
   Plotly.react(node, traces, style({
-    height: NARROW ? 460 : 480,
-    xaxis: { title: { text: "seconds a step" } }, yaxis: { title: { text: "GiB per device at the peak" }, rangemode: "tozero" },
-    shapes: near.map((n) => n.shape), annotations: near.map((n) => n.note), hovermode: "closest",
+    height: NARROW ? 460 : 480, hovermode: "closest",
+    xaxis: { title: { text: "seconds a step (log)" }, type: "log", ...logTicks(data.layouts.map((l) => l.time)) },
+    yaxis: { title: { text: MEASURES[measure].title }, rangemode: measure === "mfu" ? "normal" : "tozero" },
+    ...(measure === "memory" ? memoryLimit(kept) : {}),
   }), CONFIG);
   node.removeAllListeners("plotly_click");
   node.on("plotly_click", (event) => choose(event.points[0].customdata));
@@ -100,9 +145,9 @@ function drawPareto() {
 function applyFilters() {
   const wanted = [...document.querySelectorAll("#filters select[data-field]")].filter((s) => s.value !== "");
   state.hidden = new Set(data.layouts.filter((l) => wanted.some((s) => String(l[s.dataset.field]) !== s.value)).map((l) => l.id));
-  for (const row of document.querySelectorAll("#layout-table tbody tr")) row.hidden = state.hidden.has(Number(row.dataset.layout));
   document.getElementById("shown").textContent = `${data.layouts.length - state.hidden.size} of ${data.layouts.length} layouts shown`;
   drawPareto();
+  document.querySelectorAll(".tabled").forEach(filterRows);
 }
 
 function parts(values, form) {
@@ -137,15 +182,35 @@ function sortTable(table, column) {
   const ascending = head.getAttribute("aria-sort") !== "ascending";
   for (const cell of table.tHead.rows[0].cells) cell.setAttribute("aria-sort", "none");
   head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-  const value = (row) => row.cells[column].dataset.value;
   const numeric = head.classList.contains("num");
-  const rows = [...table.tBodies[0].rows].sort((a, b) =>
-    (numeric ? Number(value(a)) - Number(value(b)) : value(a).localeCompare(value(b))) * (ascending ? 1 : -1));
+  const value = (row) => {
+    const cell = row.cells[column];
+    const said = cell.dataset.value ?? cell.textContent;  // a value that is its own text is not said twice
+    return numeric ? Number(said.replace("inf", "Infinity")) : said;
+  };
+  const before = (a, b) => (a === b ? 0 : numeric ? a - b : a.localeCompare(b));
+  const rows = [...table.tBodies[0].rows].sort((a, b) => before(value(a), value(b)) * (ascending ? 1 : -1));
   table.tBodies[0].append(...rows);
+}
+
+// A row stays where every word is in it and, of a layout, where the plot shows that layout too.
+function filterRows(tabled) {
+  const input = tabled.querySelector(".table-filter");
+  const words = input ? input.value.toLowerCase().split(/\s+/).filter(Boolean) : [];
+  const rows = [...tabled.querySelectorAll("tbody tr")];
+  for (const row of rows) {
+    const text = row.textContent.toLowerCase();
+    const layout = row.dataset.layout;
+    row.hidden = !words.every((word) => text.includes(word)) || (layout !== undefined && state.hidden.has(Number(layout)));
+  }
+  if (input) tabled.querySelector("output").textContent = words.length ? `${rows.filter((r) => !r.hidden).length} of ${rows.length}` : "";
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
   [...table.tHead.rows[0].cells].forEach((cell, i) => cell.firstElementChild.addEventListener("click", () => sortTable(table, i)));
+}
+for (const tabled of document.querySelectorAll(".tabled")) {
+  tabled.querySelector(".table-filter")?.addEventListener("input", () => filterRows(tabled));
 }
 for (const row of document.querySelectorAll("tr[data-layout]")) {
   row.addEventListener("click", () => choose(Number(row.dataset.layout)));
@@ -162,6 +227,21 @@ document.getElementById("theme").addEventListener("click", () => {
   draw();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+
+// Paper is white and narrow, whatever the screen is.
+let screenTheme;
+addEventListener("beforeprint", () => {
+  screenTheme = document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = "light";
+  state.width = PRINTED_WIDTH;
+  draw();
+});
+addEventListener("afterprint", () => {
+  if (screenTheme) document.documentElement.dataset.theme = screenTheme;
+  else delete document.documentElement.dataset.theme;
+  state.width = undefined;
+  draw();
+});
 
 loadPlotly().then(() => {
   const form = document.getElementById("filters");

@@ -1,18 +1,36 @@
-"""The report of a search as a page."""
+"""The report of a search."""
 
-import platform
 from collections.abc import Sequence
 from typing import Any
 
-from jaxscale import __version__
-from jaxscale.report import explain, figures
+from jaxscale.report import explain
+from jaxscale.report.figures import layouts, parts
+from jaxscale.report.figures.readings import (
+    Reading,
+    memory_reading,
+    memory_readings_figure,
+    time_reading,
+    time_readings_figure,
+)
+from jaxscale.report.kinds.shared import (
+    Subject,
+    assumptions,
+    communication_evidence,
+    memory_evidence,
+    predicted_roofline,
+    step_cards,
+    time_evidence,
+)
 from jaxscale.report.page import (
+    Block,
     Card,
     Cards,
     Cell,
     Column,
+    Evidence,
     Explorer,
     Filter,
+    Measure,
     Page,
     Prose,
     Row,
@@ -20,11 +38,10 @@ from jaxscale.report.page import (
     Table,
     Verdict,
     Verdicts,
-    render,
 )
 from jaxscale.report.pipeline import schedule_drawing
 from jaxscale.report.words import RULE_WORDS, layout_sentences, plural, short_layout
-from jaxscale.types import AXES, Estimate
+from jaxscale.types import AXES, Estimate, Stack
 from jaxscale.types.checks import CheckedLayout, winner_of
 from jaxscale.types.search import Change, SearchResult
 from jaxscale.units import GIB, format_bytes, format_dollars, format_seconds
@@ -32,50 +49,39 @@ from jaxscale.units import GIB, format_bytes, format_dollars, format_seconds
 MOST_EXPLORED = 300
 
 
-def search_report(
+def search_page(
     result: SearchResult,
     rows: Sequence[CheckedLayout],
     results: Sequence[SearchResult] = (),
     changes: Sequence[Change] = (),
-) -> str:
-    """Write the report of a search: `rows` are its best layouts with their checks, `changes` the best one's neighbours.
-
-    `results` are the searches of all clusters that were compared, `result` the one that won.
-    """
-    return render(search_page(result, rows, results, changes))
-
-
-def search_page(
-    result: SearchResult, rows: Sequence[CheckedLayout], results: Sequence[SearchResult], changes: Sequence[Change]
+    stack: Stack | None = None,
 ) -> Page:
-    """Lay the report of a search out."""
+    """Lay the report of a search out: `rows` are its best layouts with their checks, `changes` the best one's.
+
+    `results` are the searches of all clusters that were compared, `result` the one that won, `stack` the constants that
+    it was priced with.
+    """
     winner = winner_of(rows) or rows[0]
     explored = _explored(result, rows)
+    subject = Subject(shape=result.shape, workload=result.workload, cluster=result.cluster, stack=stack)
+    e = winner.predicted
     sections = [
         Section(anchor="answer", heading="The answer", blocks=_answer(result, rows, winner)),
         *([_clusters(results)] if len(results) > 1 else []),
         Section(anchor="pareto", heading="Time against memory", blocks=(_explorer(result, explored),)),
-        Section(
-            anchor="parts",
-            heading="Where time and memory go",
-            blocks=(figures.time_figure(rows), figures.memory_figure(rows, winner.predicted.memory_limit_bytes)),
-        ),
-        *_pipeline(winner.predicted, result),
-        Section(anchor="communication-section", heading="Communication", blocks=(figures.communication_figure(rows),)),
+        Section(anchor="parts", heading="Where time and memory go", blocks=_parts(rows)),
+        *_pipeline(winner, result),
+        Section(anchor="roofline-section", heading="Every op", blocks=(predicted_roofline(subject, e),)),
+        Section(anchor="communication-section", heading="Communication", blocks=_communication(rows)),
         Section(anchor="why", heading="Why", blocks=_why(result, rows, winner, changes)),
         Section(anchor="layouts", heading="Layouts", blocks=(_table(explored, rows),)),
-        Section(
-            anchor="coordinates",
-            heading="All axes at once",
-            blocks=(figures.parallel_figure(result.by_mesh or result.ranked),),
-        ),
+        Section(anchor="coordinates", heading="All axes at once", blocks=_coordinates(result)),
         Section(anchor="rejected-section", heading="What was rejected", blocks=_rejected(result)),
-        Section(anchor="assumptions", heading="Assumptions and provenance", blocks=_assumptions(result, winner)),
+        assumptions(subject, _provenance(result), predicted=e),
     ]
-    e = winner.predicted
     return Page(
         title=f"{result.shape.name} on {result.cluster.name}: jaxscale search",
-        eyebrow=f"jaxscale search: {result.shape.name} on {result.cluster.name}",
+        eyebrow=subject.eyebrow("search"),
         headline=_headline(result, winner),
         lead=(
             f"Looked at {result.num_looked_at:,} layouts in {format_seconds(result.seconds)}; {result.num_legal:,} can "
@@ -101,69 +107,78 @@ def _headline(result: SearchResult, winner: CheckedLayout) -> str:
     )
 
 
-def _answer(result: SearchResult, rows: Sequence[CheckedLayout], winner: CheckedLayout) -> tuple:
-    e, chips = winner.predicted, result.cluster.num_chips
-    low, high = e.interval_80_s or (e.lower_s, e.upper_s)
-    cards = [
-        Card(
-            name="Step time",
-            value=format_seconds(e.step_time_s),
-            note=f"80%: {format_seconds(low)} to {format_seconds(high)}",
-        ),
-        Card(
-            name="Throughput",
-            value=f"{e.tokens_per_s_per_chip:,.0f}",
-            note=f"tokens/s per chip, {plural(chips, 'chip')}",
-        ),
-        Card(name="MFU", value=f"{e.mfu:.1%}", note=f"HFU {e.hfu:.1%}"),
-        Card(
-            name="Memory",
-            value=format_bytes(e.memory_bytes),
-            note=f"of {format_bytes(e.memory_limit_bytes)} per device",
-        ),
-    ]
+def _answer(result: SearchResult, rows: Sequence[CheckedLayout], winner: CheckedLayout) -> tuple[Block, ...]:
+    e = winner.predicted
+    cards = step_cards(e, result.cluster)
     if winner.compiled is not None:
         compiled = winner.compiled.memory_bytes
         off = e.memory_bytes / compiled - 1.0
-        cards.append(Card(name="Compiled memory", value=format_bytes(compiled), note=f"prediction {off:+.1%}"))
-    if e.dollars_per_billion_tokens:
-        price = format_dollars(result.cluster.dollars_per_chip_hour)
-        money = format_dollars(e.dollars_per_billion_tokens)
-        cards.append(Card(name="Money", value=money, note=f"per billion tokens at {price} per chip-hour"))
+        cards.insert(4, Card(name="Compiled memory", value=format_bytes(compiled), note=f"prediction {off:+.1%}"))
     verdicts = [
         Verdict(passed=check.passed, sentence=f"#{row.rank} {check.kind}: {check.sentence}")
         for row in rows
         for check in row.checks
     ]
     words = layout_sentences(e.layout, result.workload, result.cluster)
-    blocks: list = [Cards(cards=cards), Prose(sentences=words, kind="list")]
-    if verdicts:
-        blocks.append(Verdicts(verdicts=verdicts))
-    return tuple(blocks)
+    checks = (Verdicts(verdicts=verdicts),) if verdicts else ()
+    return (Cards(cards=cards), Prose(sentences=words, kind="list"), *checks)
+
+
+def _labelled(rows: Sequence[CheckedLayout]) -> list[tuple[str, Estimate]]:
+    """Every estimate of the ranked layouts, a compiled one after the predicted one that it checks."""
+    both = [(row.rank, e) for row in rows for e in (row.predicted, row.compiled) if e is not None]
+    return [(f"#{rank} {e.tier}", e) for rank, e in both]
+
+
+def _parts(rows: Sequence[CheckedLayout]) -> tuple[Block, ...]:
+    bars = _labelled(rows)
+    every = [e for _, e in bars]
+    limit = rows[0].predicted.memory_limit_bytes
+    times, memory = time_evidence(every), memory_evidence(every)
+    readings: list[Reading] = [time_reading(label, e) for label, e in bars]
+    compiled = len(memory.tiers) > 1
+    side_by_side = (
+        (memory_readings_figure([memory_reading(label, e) for label, e in bars], limit, memory),) if compiled else ()
+    )
+    return (
+        time_readings_figure(readings, times),
+        parts.time_figure(bars, times),
+        *side_by_side,
+        parts.memory_figure(bars, limit, memory),
+    )
+
+
+def _communication(rows: Sequence[CheckedLayout]) -> tuple[Block, ...]:
+    bars = _labelled(rows)
+    return (parts.communication_figure(bars, communication_evidence([e for _, e in bars])),)
 
 
 def _clusters(results: Sequence[SearchResult]) -> Section:
+    best = sorted(((r.cluster, r.ranked[0]) for r in results if r.ranked), key=lambda item: item[1].step_time_s)
     columns = [
         Column(name="Cluster"),
         *(Column(name=n, numeric=True) for n in ("Chips", "Seconds a step", "Per 1B tokens", "MFU")),
     ]
-    rows = []
-    for result in sorted((r for r in results if r.ranked), key=lambda r: r.ranked[0].step_time_s):
-        e = result.ranked[0]
-        cells = [
-            Cell(text=result.cluster.name, value=result.cluster.name),
-            Cell(text=str(result.cluster.num_chips), value=result.cluster.num_chips),
-            Cell(text=format_seconds(e.step_time_s), value=e.step_time_s),
-            _money_cell(e),
-            Cell(text=f"{e.mfu:.1%}", value=e.mfu),
-        ]
-        rows.append(Row(cells=cells))
+    rows = [
+        Row(
+            cells=[
+                Cell(text=cluster.name, value=cluster.name),
+                Cell(text=str(cluster.num_chips), value=cluster.num_chips),
+                Cell(text=format_seconds(e.step_time_s), value=e.step_time_s),
+                _money_cell(e),
+                Cell(text=f"{e.mfu:.1%}", value=e.mfu),
+            ]
+        )
+        for cluster, e in best
+    ]
     table = Table(caption="The best layout of each cluster.", columns=columns, rows=rows, sortable=True, id="clusters")
-    return Section(anchor="clusters-section", heading="Clusters compared", blocks=(table,))
+    priced = [(cluster.name, e) for cluster, e in best if e.dollars_per_billion_tokens]
+    figure = (layouts.clusters_figure(priced, time_evidence([e for _, e in priced])),) if len(priced) > 1 else ()
+    return Section(anchor="clusters-section", heading="Clusters compared", blocks=(table, *figure))
 
 
-def _pipeline(e: Estimate, result: SearchResult) -> list[Section]:
-    drawing = schedule_drawing(e, result.workload)
+def _pipeline(winner: CheckedLayout, result: SearchResult) -> list[Section]:
+    drawing = schedule_drawing(winner.predicted, result.workload)
     return [] if drawing is None else [Section(anchor="pipeline", heading="Pipeline", blocks=(drawing,))]
 
 
@@ -195,6 +210,7 @@ def _record(number: int, e: Estimate, rows: Sequence[CheckedLayout], result: Sea
         "time": e.step_time_s,
         "mfu": e.mfu,
         "memory": e.memory_bytes,
+        "sent": sum(e.comm_bytes.values()),
         "usd": e.dollars_per_billion_tokens,
         "time_parts": e.time_parts_s,
         "memory_parts": e.memory_parts_bytes,
@@ -210,17 +226,27 @@ def _explorer(result: SearchResult, explored: Sequence[Estimate]) -> Explorer:
         if len(values) > 1:
             filters.append(Filter(field=name, name=words, values=[str(value) for value in sorted(values)]))
     filters.sort(key=lambda f: f.field != "remat")
+    priced = (Measure(field="usd", name="money"),) if result.cluster.dollars_per_chip_hour else ()
+    measures = (
+        Measure(field="memory", name="memory"), *priced, Measure(field="sent", name="communication"),
+        Measure(field="mfu", name="MFU"),
+    )  # fmt: skip
     caption = (
         "Each point is a layout: the ranked ones, the Pareto front (no other layout is both faster and lighter) and "
         f"the best layout of each of {plural(len(result.by_mesh), 'mesh')}. Point at one to read it, click to see it "
         "in detail."
     )
-    return Explorer(filters=filters, caption=caption)
+    return Explorer(filters=filters, measures=measures, caption=caption, evidence=time_evidence(explored[:1]))
+
+
+def _coordinates(result: SearchResult) -> tuple[Block, ...]:
+    estimates = result.by_mesh or result.ranked
+    return (layouts.parallel_figure(estimates, time_evidence(estimates[:1])),)
 
 
 def _why(
     result: SearchResult, rows: Sequence[CheckedLayout], winner: CheckedLayout, changes: Sequence[Change]
-) -> tuple[Prose, ...]:
+) -> tuple[Block, ...]:
     e = winner.predicted
     blocks = [
         Prose(sentences=explain.time_sentences(e, result.workload, result.cluster)),
@@ -265,13 +291,14 @@ def _table(explored: Sequence[Estimate], rows: Sequence[CheckedLayout]) -> Table
     return Table(caption=caption, columns=columns, rows=body, id="layout-table", sortable=True)
 
 
-def _rejected(result: SearchResult) -> tuple:
+def _rejected(result: SearchResult) -> tuple[Block, ...]:
     closest = [
         f"{short_layout(e.layout)} needs {format_bytes(e.memory_bytes)}, "
         f"{format_bytes(e.memory_bytes - result.memory_budget_bytes)} too much."
         for e in result.closest
     ]
-    blocks: list = [figures.rejected_figure(result, RULE_WORDS)] if result.rejected else []
+    evidence = Evidence(tiers=("predicted",), sure="Rules are exact; whether a layout fits is the prediction's word.")
+    blocks: list[Block] = [layouts.rejected_figure(result, RULE_WORDS, evidence)] if result.rejected else []
     if closest:
         blocks += [
             Prose(sentences=("Closest to fitting of those that do not:",)),
@@ -280,20 +307,8 @@ def _rejected(result: SearchResult) -> tuple:
     return tuple(blocks)
 
 
-def _assumptions(result: SearchResult, winner: CheckedLayout) -> tuple[Prose, ...]:
-    w, chip, e = result.workload, result.cluster.chip, winner.predicted
-    batch = f"{w.global_batch_size} sequences of {w.seq_len} tokens a step"
-    peak = chip.peak(w.precision.matmul) / 1e12
-    sentences = [
-        f"Workload: {batch}, {w.precision.name}, {w.optimizer.name}.",
-        f"Model: {result.shape.name}; source: {result.shape.source or 'as given'}.",
-        f"Cluster: {result.cluster.note or result.cluster.name}.",
-        f"Chip: {chip.name}, {peak:,.0f} TFLOP/s, {format_bytes(chip.hbm_bytes)} of memory. "
-        f"Sources: {chip.source or 'as given'}.",
-        f"Software constants: {e.provenance.get('stack', '')}: {e.provenance.get('stack_source', '')}",
-        "MFU counts the model's FLOPs, attention in full; HFU adds what is recomputed.",
+def _provenance(result: SearchResult) -> tuple[str, ...]:
+    return (
         f"Objective: {result.objective}; limits: {result.limits or 'none'}; headroom {result.headroom:.0%}.",
         f"Search: {result.num_meshes:,} meshes, {result.layouts_per_s:,.0f} layouts a second on one core.",
-        f"Versions: jaxscale {__version__}, Python {platform.python_version()}.",
-    ]
-    return (Prose(sentences=sentences, kind="list"),)
+    )
