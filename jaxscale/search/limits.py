@@ -8,9 +8,10 @@ import numpy as np
 
 from jaxscale.errors import LayoutError, nearest
 from jaxscale.types._check import LARGEST_INT
-from jaxscale.types.layout import BATCH_FIELDS, BOOLS, CHOICES, SHORT_NAMES, ZERO_STAGES, field_code
+from jaxscale.types.layout import BATCH_FIELDS, BOOLS, CHOICES, SCHEDULES, SHORT_NAMES, ZERO_STAGES, field_code
 
 SHARD_FIELDS = ("params_shard", "grads_shard", "optimizer_shard")
+_ZERO_BUBBLE = SCHEDULES.index("zero_bubble")
 _COMPARISON = re.compile(r"^\s*([a-z_]+)\s*(<=|>=|=)\s*([^<>=]+?)\s*$")
 
 
@@ -99,7 +100,14 @@ def _parse_one(part: str) -> dict[str, Limit]:
             f"limit: {name!r} is unknown; known: {', '.join(BATCH_FIELDS)}, zero.{nearest(name, BATCH_FIELDS)}"
         )
     if comparison == "=":
-        return {name: Limit(values=tuple(_code(name, value) for value in raw.split("|")))}
+        values = tuple(_code(name, value) for value in raw.split("|"))
+        if name == "schedule" and values == (_ZERO_BUBBLE,):
+            raise LayoutError(
+                "limit: schedule=zero_bubble is for runtimes with a process for each stage, such as torchtitan; in one "
+                "XLA program it costs more than it saves (experiments/zero_bubble); allowed: "
+                + ", ".join(schedule for schedule in SCHEDULES if schedule != "zero_bubble")
+            )
+        return {name: Limit(values=values)}
     if name in BOOLS or name in CHOICES:
         raise LayoutError(f"limit: {part!r}: {name} has no order; use = with one value or several joined by |")
     bound = _code(name, raw)

@@ -153,6 +153,8 @@ def _product(
     offload_optimizer: tuple[int, ...],
 ) -> OptionTable:
     parts = (microbatches, sequence_parallel, shards, remat, schedules, context_method, offload_optimizer)
+    if not all(parts):  # the limits leave a field without a value
+        return tuple(np.zeros(0, dtype=np.int64) for _ in OPTIONS)
     tables = [np.array(part, dtype=np.int64).reshape(len(part), -1) for part in parts]
     picks = np.indices([len(part) for part in parts]).reshape(len(parts), -1)  # [parts, n]
     columns = np.concatenate([table[pick] for table, pick in zip(tables, picks, strict=True)], axis=1)  # [n, fields]

@@ -183,9 +183,9 @@ def _broken_zero_bubble(_: Problem, layouts: LayoutBatch) -> np.ndarray:
 
 def _say_zero_bubble(_: Problem, layout: Layout) -> str:
     return (
-        f"schedule={layout.schedule} is not runnable: one XLA program takes a stage's input and weight gradients from "
-        "one backward pass, and splitting that pass costs a second recompute of the stage, which is more than the "
-        "bubble it fills; allowed: gpipe, 1f1b, interleaved"
+        f"schedule={layout.schedule} is for runtimes with a process for each stage: one XLA program takes a stage's "
+        "input and weight gradients from one backward pass, and splitting that pass costs a second recompute of the "
+        "stage, more than the bubble it fills (experiments/zero_bubble); allowed: gpipe, 1f1b, interleaved, layered"
     )
 
 

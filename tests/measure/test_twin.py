@@ -29,6 +29,10 @@ CASES = [
     pytest.param("deepseek-v2-lite fsdp=4,tensor=4,expert=2,sp=true,microbatch=1,remat=dots", marks=pytest.mark.slow),
     pytest.param("llama3-8b fsdp=8,pipeline=4,microbatch=1,schedule=1f1b", marks=pytest.mark.slow),
     pytest.param("llama3-8b fsdp=8,pipeline=4,zero=1,microbatch=1,schedule=gpipe", marks=pytest.mark.slow),
+    pytest.param("llama3-8b fsdp=8,tensor=2,microbatch=1,schedule=layered,remat=dots", marks=pytest.mark.slow),
+    pytest.param("mixtral-8x7b fsdp=8,expert=2,zero=2,microbatch=1,schedule=layered", marks=pytest.mark.slow),
+    pytest.param("llama3-8b fsdp=8,pipeline=4,virtual_stages=2,microbatch=1,schedule=layered", marks=pytest.mark.slow),
+    pytest.param("gemma2-2b fsdp=8,pipeline=2,microbatch=1,schedule=layered,remat=none", marks=pytest.mark.slow),
 ]
 
 

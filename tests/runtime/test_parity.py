@@ -21,6 +21,8 @@ CORE = [
     Case(shape="gqa", layout="pipeline=2,fsdp=2,tensor=2"),
     Case(shape="shared", layout="pipeline=2,schedule=gpipe,expert=2"),
     Case(shape="gqa", layout="pipeline=2,schedule=interleaved,virtual_stages=2,context=2"),
+    Case(shape="moe", layout="fsdp=2,expert=2,schedule=layered"),
+    Case(shape="gqa", layout="fsdp=2,pipeline=2,schedule=layered,virtual_stages=2"),
 ]
 
 ZERO = ["zero=0", "zero=1", "zero=2", "zero=3", "params_shard=none,grads_shard=fsdp,optimizer_shard=data"]
@@ -40,7 +42,21 @@ AXIS_TRIPLES = [
     "expert=2,context=2,pipeline=2,zero=1", "data=2,expert=2,context=2,optimizer_shard=data",
 ]  # fmt: skip
 
+LAYERED = [
+    "fsdp=2,tensor=2,sp=true", "data=2,fsdp=2,zero=2,remat=dots", "context=2,fsdp=2,remat=offload_attention",
+    "data=2,fsdp=2,params_shard=fsdp,grads_shard=data,optimizer_shard=data", "fsdp=2,zero=0,remat=flash",
+    "pipeline=2,fsdp=2,zero=1", "pipeline=2,context=2,microbatch=2", "pipeline=3,tensor=2,sp=true",
+    "pipeline=2,virtual_stages=2,data=2,fsdp=2,optimizer_shard=data", "pipeline=4,microbatch=4",
+    "pipeline=2,virtual_stages=2,context=2,context_method=all_gather,remat=none",
+]  # fmt: skip
+
 MATRIX = [
+    *(Case(shape="gqa", layout=f"{layout},schedule=layered") for layout in LAYERED),
+    *(Case(shape="shared", layout=f"{layout},schedule=layered") for layout in ("expert=2,tensor=2", "pipeline=3")),
+    Case(shape="moe", layout="pipeline=2,expert=2,fsdp=2,schedule=layered", options=TrainOptions(router_aux_loss=0.1)),
+    Case(shape="tied", layout="pipeline=2,tensor=2,sp=true,schedule=layered"),
+    Case(shape="tied", layout="fsdp=2,tensor=2,schedule=layered", optimizer="muon"),
+    *(Case(shape="gqa", layout=f"{a},schedule=layered", packed=True) for a in ("context=2,fsdp=2", "pipeline=2")),
     *(Case(shape="gqa", layout=f"data=2,fsdp=2,{zero},microbatch=2") for zero in ZERO),
     *(Case(shape="tied", layout=f"data=2,fsdp=2,tensor=2,{zero},microbatch=2") for zero in ZERO[:4]),
     *(Case(shape="gqa", layout=f"fsdp=2,remat={remat}") for remat in REMATS),
@@ -106,7 +122,7 @@ def legal_cases(draw):
         "sp": draw(st.sampled_from(["true", "false"])),
         "zero": draw(st.sampled_from("0123")),
         "remat": draw(st.sampled_from(["none", "flash", "full"])),
-        "schedule": draw(st.sampled_from(["gpipe", "1f1b"])),
+        "schedule": draw(st.sampled_from(["gpipe", "1f1b", "layered"])),
         "context_method": draw(st.sampled_from(["ring", "all_gather"])),
     }
     case = Case(shape=shape, layout=",".join(f"{k}={v}" for k, v in fields.items()))

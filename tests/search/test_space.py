@@ -57,7 +57,7 @@ def test_every_layout_left_out_has_an_equal_that_is_listed(shape) -> None:
 
 def _listed_chunks(layouts: LayoutBatch, num_layers: int) -> list[bool]:
     pairs = {
-        int(p): set(schedules_of(int(p), num_layers)) | {(s, 1) for s in range(4)} for p in np.unique(layouts.pipeline)
+        int(p): set(schedules_of(int(p), num_layers)) | {(s, 1) for s in range(5)} for p in np.unique(layouts.pipeline)
     }
     rows = zip(layouts.pipeline.tolist(), layouts.schedule.tolist(), layouts.virtual_stages.tolist(), strict=True)
     return [(schedule, v) in pairs[pipeline] for pipeline, schedule, v in rows]

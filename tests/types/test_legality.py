@@ -35,9 +35,10 @@ BROKEN = [
     (DENSE, dict(context=16), 16, "context", "2 x context=16 does not divide seq_len=48; allowed: 1, 2, 3, 4, 6, 8,"),
     (DENSE, dict(context=3, tensor=32, sequence_parallel=True), 96, "sequence_parallel", "3 x tensor=32 = 96"),
     (DENSE, dict(pipeline=8), 8, "pipeline", "pipeline may be at most 6"),
-    (DENSE, dict(pipeline=2, virtual_stages=2), 2, "virtual_stages", "needs schedule=interleaved"),
+    (DENSE, dict(pipeline=2, virtual_stages=2), 2, "virtual_stages", "needs schedule=interleaved or layered"),
+    (DENSE, dict(fsdp=2, schedule="layered", virtual_stages=2), 2, "virtual_stages", "pipeline above 1"),
     (DENSE, dict(pipeline=5, schedule="interleaved"), 5, "microbatches", "multiples of pipeline=5, got 24"),
-    (DENSE, dict(pipeline=2, schedule="zero_bubble"), 2, "zero_bubble", "allowed: gpipe, 1f1b, interleaved"),
+    (DENSE, dict(pipeline=2, schedule="zero_bubble"), 2, "zero_bubble", "allowed: gpipe, 1f1b, interleaved, layered"),
 ]
 
 
