@@ -39,19 +39,22 @@ def microbatch_loss(
     stream = embed_tokens(program, embedding, microbatch)
     context = build_context(program, microbatch)
     flow = run_chunk(program, stored["segments"], slots["segments"], stream, context, 0)
-    head_slots, stream = _head_first(slots["head"], flow.stream)
-    head = fetch(program, stored["head"], head_slots, plans["head"], stacked=False)
-    if program.shape.tied_embeddings:  # gathered again: it would be held through all layers otherwise
-        embedding = fetch(program, stored["embedding"], slots["embedding"], plans["embedding"], stacked=False)
+    tied = program.shape.tied_embeddings
+    read = ("head", "embedding") if tied else ("head",)
+    head_slots, stream = _head_first({name: slots[name] for name in read}, flow.stream)
+    head = fetch(program, stored["head"], head_slots["head"], plans["head"], stacked=False)
+    if tied:  # gathered again: it would be held through all layers otherwise
+        embedding = fetch(program, stored["embedding"], head_slots["embedding"], plans["embedding"], stacked=False)
     loss = token_loss(program, head, embedding, stream, microbatch)
     return (loss + flow.aux) / weight, Losses(loss=loss / weight, aux=flow.aux / weight)
 
 
 @jax.custom_vjp
 def _head_first(slots: Params, stream: Array) -> tuple[Params, Array]:
-    """Pass both on; in the backward pass the head's gradients are finished before the layers' pass begins.
+    """Pass on the slots of what the head reads, and the stream that enters it.
 
-    Else XLA often leaves the head's weight gradient to the end, and its logits in memory through the whole pass.
+    In the backward pass the head's gradients are finished before the layers' pass begins: else XLA often leaves the
+    weights' to the end, and the logits in memory through the whole pass.
     """
     return slots, stream
 
