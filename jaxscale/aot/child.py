@@ -4,6 +4,7 @@ A compiler may crash, hang, or keep gigabytes; none of that should happen to the
 `python -m jaxscale.aot.child RESULT_FILE`.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> None:
         **({"memory": None, "message": ""} | fields),
     )
     Path(arguments[0]).write_text(json.dumps(encode(result)))
-    if request.stops_early:
+    if request.target.backend == "tpu":
         os._exit(0)  # a compiler that was left at work ends with its process
 
 
@@ -131,11 +132,16 @@ class _Compiler:
 
     def _compiled(self) -> Any:
         """The compiled program; None where the compiler was left before it made code, its files written."""
-        if not self.request.stops_early:
-            return self.lowered.compile(compiler_options=self._options())
-        work = ThreadPoolExecutor(1).submit(self.lowered.compile, compiler_options=self._options())
+        if self.request.stops_early:
+            return self._until_assigned(self._options())
+        return self.lowered.compile(compiler_options=self._options())
+
+    def _until_assigned(self, options: dict[str, Any]) -> Any:
+        """Compile until memory is assigned: what the compiler writes next is code, which takes most of its time."""
+        work = ThreadPoolExecutor(1).submit(self.lowered.compile, compiler_options=options)
+        before = self._dumped(_LAST_BEFORE_CODE)
         while not work.done():
-            if self._dumped(_LAST_BEFORE_CODE):
+            if self._dumped(_LAST_BEFORE_CODE) != before:
                 return None
             wait((work,), timeout=_POLL_S)
         return work.result()
@@ -160,7 +166,7 @@ class _Compiler:
         return text, str(path)
 
     def _out_of_memory(self, message: str) -> dict[str, Any]:
-        """Compile once more for a report of what takes the memory: the compiler then stops after its assignment."""
+        """What takes the memory: on TPUs from a second compile, which goes on to its assignment all the same."""
         fields: dict[str, Any] = {"status": "out_of_memory", "message": message.strip().splitlines()[0]}
         if totals := out_of_memory_bytes(message):
             fields["memory"] = CompiledMemory(
@@ -169,16 +175,16 @@ class _Compiler:
             )  # fmt: skip
         if self.target.backend != "tpu":
             return fields
-        try:
-            self.lowered.compile(compiler_options=self._options(xla_tpu_no_crash_on_oom="true"))
-        except RuntimeError:
-            if text := self._dumped_program():
-                allocations, ranges = self._assignment()
-                fields |= {
-                    "program": read_program(text, self.mesh, kernels=attention_flops),
-                    "largest_buffers": largest_buffers(allocations, parse_module(text), ranges),
-                }
-        return fields
+        with contextlib.suppress(RuntimeError):  # some versions stop there by themselves, and call it a failure
+            self._until_assigned(self._options(xla_tpu_no_crash_on_oom="true"))
+        text, (allocations, ranges) = self._dumped_program(), self._assignment()
+        if not text or not allocations:
+            return fields
+        return fields | {
+            "memory": assigned_memory(allocations, ranges),
+            "program": read_program(text, self.mesh, kernels=attention_flops),
+            "largest_buffers": largest_buffers(allocations, parse_module(text), ranges),
+        }
 
     def _assignment(self) -> tuple[tuple[Allocation, ...], Ranges]:
         files = self._dumped("buffer-assignment.txt"), self._dumped("live-range.txt")
