@@ -34,13 +34,13 @@ def time_sentences(e: Estimate, workload: Workload, cluster: Cluster) -> tuple[s
         f"A step takes {format_seconds(e.step_time_s)}: {parts}.",
         f"At the chip's peak the model's own FLOPs would take {format_seconds(ideal_s)}, so MFU is {e.mfu:.1%}"
         + (f"; with what is recomputed counted, {e.hfu:.1%}." if e.hfu > e.mfu * 1.001 else "."),
-        _bound(e),
+        bound_sentence(e),
         f"If all communication hid behind compute it would be {format_seconds(e.lower_s)}, if none did "
         f"{format_seconds(e.upper_s)}.",
     )
 
 
-def _bound(e: Estimate) -> str:
+def bound_sentence(e: Estimate) -> str:
     """One sentence on what the step waits for most, beside the matrix multiplications themselves."""
     groups = time_groups(e.time_parts_s)
     name, seconds = max(groups.items(), key=lambda item: item[1])
