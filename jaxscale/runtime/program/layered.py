@@ -96,9 +96,8 @@ def _run_head(
     program: Program, stored: Params, streams: Array, batches: Batch, weight: Array
 ) -> tuple[Array, Params, Array]:
     """Token loss of all microbatches, its gradients in slots, and those of the streams [M, b, t, D]."""
-    names = ("head", "embedding") if program.shape.tied_embeddings else ("head",)
-    plans = {name: program.plans[name] for name in names}
-    weights = gather_whole(program, {name: stored[name] for name in names}, plans)
+    plans = {name: program.plans[name] for name in program.head_parts}
+    weights = gather_whole(program, {name: stored[name] for name in plans}, plans)
     sinks = make_sinks(program, weights)
 
     def loss(sinks: Params, stream: Array, microbatch: Batch) -> Array:

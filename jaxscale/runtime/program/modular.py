@@ -296,14 +296,17 @@ def _pull_head(stage: _Stage, carry: _Carry, unit: _Unit, stream: Array) -> tupl
     """Where a unit ends with the head: its gradients and loss added; and the gradient of what the unit sends on."""
     program, microbatch = stage.program, take_microbatch(stage.batches, unit.microbatch)
 
+    own = {name: stage.ends[name] for name in program.head_parts}
+
     def loss_of(sinks: Params, stream: Array) -> Array:
-        ends = read_whole(program, stage.ends, sinks)
-        return token_loss(program, ends["head"], ends["embedding"], stream, microbatch)
+        ends = read_whole(program, own, sinks)
+        return token_loss(program, ends["head"], ends.get("embedding"), stream, microbatch)
 
     def head() -> tuple[tuple[Params, Array], Array]:
-        loss, pull = jax.vjp(loss_of, make_sinks(program, stage.ends), stream)
-        d_ends, d_stream = pull(1 / stage.weight)
-        return (jax.tree.map(jnp.add, carry.d_ends, d_ends), carry.loss + loss), d_stream
+        loss, pull = jax.vjp(loss_of, make_sinks(program, own), stream)
+        d_own, d_stream = pull(1 / stage.weight)
+        sums = jax.tree.map(jnp.add, {name: carry.d_ends[name] for name in own}, d_own)
+        return (carry.d_ends | sums, carry.loss + loss), d_stream
 
     def none() -> tuple[tuple[Params, Array], Array]:
         return (carry.d_ends, carry.loss), carry.arrived[unit.microbatch]

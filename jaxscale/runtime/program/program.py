@@ -65,6 +65,11 @@ class Program:
         return (self.layout.microbatch_size, tokens, self.shape.d_model)
 
     @property
+    def head_parts(self) -> tuple[str, ...]:
+        """Parts of the parameters that the head reads: its own, and a tied embedding."""
+        return ("head", "embedding") if self.shape.tied_embeddings else ("head",)
+
+    @property
     def keeps_working_copy(self) -> bool:
         """Whether weights are held twice: the optimizer's, sharded more widely, and the ones computed with."""
         return self.layout.optimizer_shard != self.layout.params_shard
