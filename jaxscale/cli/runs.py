@@ -127,12 +127,19 @@ def compare(first: str, second: str, address: str, as_json: bool) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @store_option
 def export(path: Path, address: str) -> None:
-    """Write all runs to a file: CSV or Parquet, by its ending."""
-    from jaxscale.study import write_table
+    """Write all runs to a file: CSV or Parquet, by its ending.
 
-    rows = _open(address).rows()
-    write_table(rows, path)
-    click.echo(f"{len(rows)} runs written to {path}")
+    Damaged ones are left out and named, so that an export and an import make a sound store of a damaged one.
+    """
+    from jaxscale.study import fault_of, write_table
+
+    rows = [(row, fault_of(row)) for row in _open(address).rows()]
+    sound = [row for row, what in rows if not what]
+    write_table(sound, path)
+    for row, what in rows:
+        if what:
+            click.echo(f"left out {row['identifier'][:SHORT_ID]}: {what}", err=True)
+    click.echo(f"{len(sound)} runs written to {path}")
 
 
 @command.command("import")

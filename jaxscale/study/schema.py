@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     event,
+    func,
     insert,
     select,
     text,
@@ -31,6 +32,7 @@ from jaxscale.errors import StoreError
 from jaxscale.study.record import derived, readable
 
 BUSY_TIMEOUT_S = 60.0
+_MIGRATION_LOCK = 0x6A617873  # "jaxs"; of no meaning but that all take the same
 WRITES = {"jaxscale_writes": True}  # execution option of connections that write
 
 METADATA = MetaData()
@@ -118,6 +120,8 @@ def migrate(engine: Engine, address: str) -> None:
     if _version(engine) == VERSION:
         return
     with engine.connect().execution_options(**WRITES) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":  # SQLite's writers take turns anyway
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         SCHEMA.create(connection, checkfirst=True)
         found = connection.execute(select(SCHEMA.c.version)).scalar()
         version = found or 0

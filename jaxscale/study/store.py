@@ -18,6 +18,11 @@ from jaxscale.study.record import Row, fault_of, from_row, to_row
 from jaxscale.study.schema import MEASUREMENTS, WRITES, migrate, open_engine
 from jaxscale.types.measurement import Measurement
 
+_ADVICE = {  # by SQLite's words
+    "database disk image is malformed": "; `sqlite3 FILE .recover | sqlite3 NEW` saves what can still be read of it",
+    "database or disk is full": "; everything that was saved is kept: make room and run it again",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
@@ -129,5 +134,5 @@ class Store:
         except IntegrityError as error:
             raise StoreError(f"store {self._address}: a record breaks a rule of the table: {error.orig}") from error
         except SQLAlchemyError as error:
-            words = getattr(error, "orig", None) or error
-            raise StoreError(f"store {self._address}: {words}") from error
+            words = str(getattr(error, "orig", None) or error)
+            raise StoreError(f"store {self._address}: {words}{_ADVICE.get(words, '')}") from error

@@ -1,6 +1,7 @@
 """`jaxscale runs` through the command line."""
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ def test_export_and_import(folder: Path) -> None:
     assert "3 of 3 runs are new" in runs(folder, "import", path, name="other.db").stdout
     assert "0 of 3 runs are new" in runs(folder, "import", path, name="other.db").stdout
     assert "3 runs, all as they were saved" in runs(folder, "check", name="other.db").stdout
+
+
+def test_a_damaged_store_is_mended_by_export_and_import(folder: Path) -> None:
+    connection = sqlite3.connect(folder / "runs.db")
+    connection.execute("UPDATE measurements SET record = '{}' WHERE identifier = 'bbbb2222'")
+    connection.commit()
+    connection.close()
+    path = str(folder / "runs.csv")
+    answer = runs(folder, "export", path)
+    assert "2 runs written" in answer.stdout
+    assert "left out bbbb2222: run bbbb2222: the record is not what was saved" in answer.stderr
+    assert "2 of 2 runs are new" in runs(folder, "import", path, name="mended.db").stdout
+    assert runs(folder, "check", name="mended.db").exit_code == 0
 
 
 def test_a_store_that_is_not_there(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The store loses nothing that it reported as saved: many writers, kill -9, a full disk, damaged records."""
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from jaxscale.aot.codec import encode
 from jaxscale.errors import StoreError
 from jaxscale.study import Store, differences
 from jaxscale.study import schema as schema_module
+from jaxscale.study.record import Row, digest, to_row
 from tests.study.records import failed, measurement
 
 
@@ -134,6 +137,40 @@ def test_an_older_schema_is_migrated_once(store: Store, tmp_path: Path, monkeypa
         assert Store(address(tmp_path)).find("kept").identifier == "kept"
 
 
+def version_1(folder: Path, *rows: Row) -> None:
+    """A store as the first version made it."""
+    engine = schema_module.open_engine(f"sqlite:///{address(folder)}")
+    with engine.connect() as connection, connection.begin():
+        schema_module.SCHEMA.create(connection)
+        connection.execute(text("INSERT INTO jaxscale_schema VALUES (1)"))
+        schema_module.MIGRATIONS[0](connection)
+        for row in rows:
+            old = {name: value for name, value in row.items() if name != "program"}
+            names = ", ".join(old)
+            connection.execute(text(f"INSERT INTO measurements ({names}) VALUES (:{names.replace(', ', ', :')})"), old)
+    engine.dispose()
+
+
+def test_a_store_of_the_first_version_learns_which_programs_it_has(tmp_path: Path) -> None:
+    damaged = to_row(measurement("bad")) | {"record": "{}"}
+    version_1(tmp_path, to_row(measurement("a1")), to_row(measurement("n1", surroundings=None)), damaged)
+    opened = Store(address(tmp_path))
+    assert {row["identifier"]: row["program"] for row in opened.rows()} == {
+        "a1": to_row(measurement("a1"))["program"], "n1": "", "bad": None,
+    }  # fmt: skip
+    assert [fault.identifier for fault in opened.check()] == ["bad"]
+    assert opened.rows(program=to_row(measurement("a1"))["program"])[0]["identifier"] == "a1"
+
+
+def test_a_field_that_is_added_later_leaves_old_records_as_they_are(store: Store, tmp_path: Path) -> None:
+    # `hfu` stands in for a field that the first version did not have.
+    made = measurement("a1")
+    record = json.dumps({name: value for name, value in encode(made).items() if name != "hfu"}, sort_keys=True)
+    store.add_rows([to_row(made) | {"record": record, "sha256": digest(record)}])
+    assert store.check() == []
+    assert store.find("a1") == made
+
+
 def test_a_migration_that_fails_changes_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.save(measurement("kept"))
 
@@ -160,6 +197,18 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "runs.db").write_text("step,loss\n" * 200)
     with pytest.raises(StoreError, match="not a database"):
         Store(address(tmp_path))
+
+
+def test_a_damaged_file_is_an_error_that_says_what_to_do(store: Store, tmp_path: Path) -> None:
+    store.add_rows(to_row(measurement(f"a{number}")) for number in range(40))
+    store.close()
+    path = Path(address(tmp_path))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 4096] = b"\xa5" * 4096
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"malformed; `sqlite3 FILE \.recover"):
+        Store(address(tmp_path)).rows()
 
 
 def test_differences_name_the_fields() -> None:

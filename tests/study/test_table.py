@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +49,13 @@ def test_an_import_adds_what_is_new(tmp_path: Path) -> None:
     assert store.add_rows(read_table(tmp_path / "runs.csv")) == 3
     assert store.add_rows(read_table(tmp_path / "runs.csv")) == 0
     assert store.check() == []
+
+
+def test_a_table_of_an_older_version_has_no_programs(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    write_table(ROWS, path)
+    pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns="program").to_csv(path, index=False)
+    assert read_table(path) == ROWS
 
 
 def test_an_edited_table_is_refused(tmp_path: Path) -> None:
