@@ -11,7 +11,7 @@ from jaxscale.schedule.closed_form import (
     ticks,
     work_s,
 )
-from jaxscale.schedule.replay import Slice, Timeline, critical_path, in_flight_steps, replay
+from jaxscale.schedule.replay import Seconds, Slice, Timeline, critical_path, in_flight_steps, replay
 from jaxscale.schedule.table import IDLE, KINDS, Action, Schedule
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "KINDS",
     "Action",
     "Schedule",
+    "Seconds",
     "Slice",
     "StageTimes",
     "Timeline",

@@ -12,6 +12,7 @@ Scans are as the runtime executes them: all stages tick together, and a stage sk
 | scan_1f1b | 1F1B as one scan: every tick has a forward and a backward slot | (p-1)/m |
 | layered | layered gradient accumulation, Lamy-Poirier 2021, 2106.02679 | 0 on one stage |
 | modular | modular pipeline of the same paper: layered order on looped chunks | (p-1)/(v m) |
+| scan_modular | modular as two scans, forward and backward, in rounds of max(m, p) ticks | (p-1)/(v m) for m >= p |
 """
 
 from collections.abc import Callable, Iterable
@@ -106,10 +107,17 @@ def _circular(p: int, m: int, v: int) -> Schedule:
     """Stage s is s ticks behind stage 0, from m v + p - 1 ticks."""
     if v > 1:
         _require_groups("circular", p, m)
-    forward, skip = _grouped(p, m, v) if v > 1 else _all("F", range(m)), Action("F", IDLE, 0)
+    forward = _grouped(p, m, v) if v > 1 else _all("F", range(m))
+    return Schedule(
+        family="circular", stages=p, microbatches=m, chunks=v, actions=_staggered(p, forward), slots_per_tick=1
+    )
+
+
+def _staggered(p: int, forward: Row) -> tuple[Row, ...]:
+    """Two scans, forward and backward: each stage one tick behind the one before."""
+    skip = Action("F", IDLE, 0)
     passes = [(skip,) * s + forward + (skip,) * (p - 1 - s) for s in range(p)]
-    rows = tuple((*row, *_mirrored(row)) for row in passes)
-    return Schedule(family="circular", stages=p, microbatches=m, chunks=v, actions=rows, slots_per_tick=1)
+    return tuple((*row, *_mirrored(row)) for row in passes)
 
 
 def _scan_1f1b(p: int, m: int, v: int) -> Schedule:
@@ -138,6 +146,15 @@ def _modular(p: int, m: int, v: int) -> Schedule:
     return Schedule(family="modular", stages=p, microbatches=m, chunks=v, actions=(_breadth_first(m, v),) * p)
 
 
+def _scan_modular(p: int, m: int, v: int) -> Schedule:
+    """Rounds of max(m, p) ticks, one for each chunk: what the last stage sends is not on the first before."""
+    idle = (Action("F", IDLE, 0),) * (max(m, p) - m)
+    forward = tuple(a for c in range(v) for a in (*_all("F", range(m), c), *idle))
+    return Schedule(
+        family="scan_modular", stages=p, microbatches=m, chunks=v, actions=_staggered(p, forward), slots_per_tick=1
+    )
+
+
 FAMILIES: dict[str, Callable[[int, int, int], Schedule]] = {
     "gpipe": _gpipe,
     "1f1b": _one_f_one_b,
@@ -147,5 +164,6 @@ FAMILIES: dict[str, Callable[[int, int, int], Schedule]] = {
     "scan_1f1b": _scan_1f1b,
     "layered": _layered,
     "modular": _modular,
+    "scan_modular": _scan_modular,
 }
-CHUNKED = ("interleaved", "circular", "layered", "modular")
+CHUNKED = ("interleaved", "circular", "layered", "modular", "scan_modular")

@@ -70,7 +70,7 @@ def allocated_slots(family: str, *, stages: Array, microbatches: Array, chunks: 
 
 
 def ticks(family: str, *, stages: Array, microbatches: Array, chunks: Array = 1) -> Array:
-    """Iterations of the scan that a JAX program runs: one direction of `circular`, the only scan of `scan_1f1b`."""
+    """Iterations of a scan that a JAX program runs: one direction of `circular` and `scan_modular`, or `scan_1f1b`."""
     return _form(_TICKS, family)(stages, microbatches, chunks)
 
 
@@ -109,6 +109,7 @@ _MAKESPAN = {
     "scan_1f1b": makespan.scan_1f1b,
     "layered": makespan.layered,
     "modular": makespan.modular,
+    "scan_modular": makespan.scan_modular,
 }
 _IN_FLIGHT = {
     "gpipe": _all_at_once,
@@ -119,5 +120,10 @@ _IN_FLIGHT = {
     "scan_1f1b": _scan_1f1b,
     "layered": _all_at_once,
     "modular": _all_at_once,
+    "scan_modular": _all_at_once,
 }
-_TICKS = {"circular": makespan.circular_ticks, "scan_1f1b": makespan.scan_1f1b_ticks}
+_TICKS = {
+    "circular": makespan.circular_ticks,
+    "scan_1f1b": makespan.scan_1f1b_ticks,
+    "scan_modular": makespan.scan_modular_ticks,
+}

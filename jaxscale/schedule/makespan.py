@@ -7,7 +7,7 @@ negative. How near each form comes to `replay`:
 
 | family | replay's makespan |
 |---|---|
-| gpipe, 1f1b, zero_bubble, circular, scan_1f1b, layered, modular | equal |
+| gpipe, 1f1b, zero_bubble, circular, scan_1f1b, layered, modular, scan_modular | equal |
 | interleaved | equal without embedding and with c <= t/2; never less; at most 5% more with e <= t/2, c <= min(f, b)/2 |
 
 Notation:
@@ -229,6 +229,23 @@ def modular(p: Array, m: Array, v: Array, times: StageTimes) -> Array:
         dwell = (2 * m - 1) * f + m * (e + h) + (v - 2) * xp.maximum(lap, m * f)
         longest = out + xp.where(xp.greater(v, 1), xp.maximum(rounds, dwell), rounds)
         total = total + xp.where(xp.equal(p, 1), m * (v * f + e + h), longest)
+    return total
+
+
+def scan_modular_ticks(p: Array, m: Array, v: Array) -> Array:
+    """Ticks of one direction: v rounds of max(m, p), and p - 1 for the last stage to follow."""
+    return namespace(p, m, v).maximum(m, p) * v + p - 1
+
+
+def scan_modular(p: Array, m: Array, v: Array, times: StageTimes) -> Array:
+    """As `circular`; of the units that are idle where m < p, only those of the last round leave all stages idle."""
+    xp, s = namespace_of(p, m, v, times), times
+    alone = xp.equal(p, 1)
+    total = scan_modular_ticks(p, m, v) * xp.where(alone, 0, 2 * s.send_s)
+    busy = (v - 1) * xp.maximum(m, p) + m + p - 1
+    together = xp.where(alone | xp.greater(v, 1), 0, xp.maximum(m - p + 1, 0))  # ticks with embedding and head
+    for f, e, h in _directions(s):
+        total = total + busy * f + m * (e + h) - together * xp.minimum(e, h)
     return total
 
 

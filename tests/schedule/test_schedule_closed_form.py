@@ -75,6 +75,7 @@ def test_equal_stages_exactly(family: str, seconds: tuple[int, int, int]) -> Non
         ("interleaved", 2, Fraction(3, 16)),  # (p-1)/(v m), section 2.2.2
         ("circular", 2, Fraction(3, 16)),
         ("modular", 4, Fraction(3, 32)),
+        ("scan_modular", 4, Fraction(3, 32)),
         ("scan_1f1b", 1, Fraction(3, 8)),
         ("zero_bubble", 1, Fraction(3 * (4 + 5 - 3), 8 * 12)),  # (p-1)(f+b-w)/(m(f+b+w)), Qi et al. 2024, section 2
     ],
@@ -184,11 +185,11 @@ def test_gradient_of_the_makespan_is_the_work_on_the_critical_path() -> None:
     assert float(jax.grad(step_s)(1.0)) == 8 + 3  # all forwards of the last stage, and the fill
 
 
-@pytest.mark.parametrize("family", ["circular", "scan_1f1b"])
+@pytest.mark.parametrize("family", ["circular", "scan_1f1b", "scan_modular"])
 def test_ticks_are_those_of_the_table(family: str) -> None:
     for p, m, v in sizes(family):
         schedule = build(family, stages=p, microbatches=m, chunks=v)
-        directions = 2 if family == "circular" else 1
+        directions = 1 if family == "scan_1f1b" else 2
         slots = len(schedule.actions[0])
         assert ticks(family, stages=p, microbatches=m, chunks=v) == slots // schedule.slots_per_tick // directions
 
@@ -205,5 +206,5 @@ def test_allocated_slots_hold_what_is_in_flight() -> None:
 def test_unknown_family_names_the_nearest() -> None:
     with pytest.raises(LayoutError, match="Did you mean interleaved"):
         makespan_s("interleave", stages=2, microbatches=2, times=StageTimes(forward_s=1, backward_s=1))
-    with pytest.raises(LayoutError, match="is not one of circular, scan_1f1b"):
+    with pytest.raises(LayoutError, match="is not one of circular, scan_1f1b, scan_modular"):
         ticks("gpipe", stages=2, microbatches=2)

@@ -86,6 +86,7 @@ def test_scans_skip_the_slots_of_fill_and_drain() -> None:
     assert text(build("scan_1f1b", stages=2, microbatches=2), 0) == "F0 -- F1 -- -- B0 -- B1"
     assert text(build("scan_1f1b", stages=2, microbatches=2), 1) == "-- -- F0 B0 F1 B1 -- --"
     assert text(build("circular", stages=2, microbatches=2), 1) == "-- F0 F1 B1 B0 --"
+    assert text(build("scan_modular", stages=2, microbatches=1), 1) == "-- F0 -- -- B0 --"
 
 
 @pytest.mark.parametrize(
