@@ -8,6 +8,7 @@ Notation: p stages, s this stage (from 0), v chunks a stage, M microbatches, m o
 * 1f1b is one scan over M + 2 (p - 1) ticks. At tick t stage s runs the forward pass of microbatch t - s and the
   backward pass of microbatch t - (2 (p - 1) - s), recomputing the stage from its input, which waited in a ring of
   2 p - 1 buffers. On the last stage the two are the same microbatch.
+* layered is in `modular`.
 
 Where a stage has nothing to do in a tick it skips the work, so filling and draining cost forward and backward ticks
 respectively, not both. Devices of one stage skip together; only collectives among them are inside what is skipped.
