@@ -1,6 +1,8 @@
 """`jaxscale calibrate`: the constants of a software stack from measured runs."""
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("runs_csv", metavar="RUNS.csv", type=click.Path(path_type=Path))
+@click.argument("runs_csv", metavar="[RUNS.csv]", required=False, type=click.Path(path_type=Path))
+@click.option("--store", "address", metavar="STORE", help="Fit the measurements of a store instead of a table.")
 @click.option("--chip", metavar="C", help="Fit the runs of this chip or generation, such as a100. [default: all]")
 @click.option("--stack", metavar="S", help="Fit the runs of this software stack. [default: the only one]")
 @click.option(
@@ -23,37 +26,93 @@ if TYPE_CHECKING:
 @click.option("--from-priors", is_flag=True, help="Start from priors instead of the stack that ships with jaxscale.")
 @json_option
 def command(
-    runs_csv: Path, chip: str | None, stack: str | None, out: Path, from_priors: bool, as_json: bool
+    runs_csv: Path | None, address: str | None, chip: str | None, stack: str | None, out: Path, from_priors: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Fit a stack's constants to your own measured runs.
 
     \b
     jaxscale calibrate runs.csv --chip h100-sxm --out mine.yaml
     jaxscale validate runs.csv --calibration mine.yaml
+    jaxscale calibrate --store runs.db --out mine.yaml
 
     The shipped constants are the prior: five runs already help, and what they say nothing about stays as it was.
-    RUNS.csv is a table as `jaxscale validate` reads it.
+    RUNS.csv is a table as `jaxscale validate` reads it, STORE what `jaxscale measure` and `jaxscale sweep` filled.
     """
     import os
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a few hundred runs: no accelerator is worth waiting for
     from jaxscale.calibrate import calibration_for, prior_on, to_text
     from jaxscale.calibrate.held_out import fit_stack, user_spreads
-    from jaxscale.validate import read_runs
 
     check_writable(out)
-    runs, refusals = read_runs(runs_csv)
+    runs, refused = _runs(runs_csv, address)
     chosen = _chosen(runs, chip, stack)
     key = (chosen[0].software.stack, chosen[0].chip)
     start = prior_on(*key) if from_priors else calibration_for(*key)
     spreads = None if from_priors else user_spreads(start)
     calibration = fit_stack(chosen, start, spreads=spreads)
     write_atomically(out, to_text(calibration))
+    errors = {"before": _errors(chosen, start), "after": _errors(chosen, calibration)}
     if as_json:
-        print_json({"file": str(out), "refused": len(refusals)} | calibration.to_json())
+        scores = {when: dataclasses.asdict(found) for when, found in errors.items()}
+        print_json({"file": str(out), "refused": len(refused), "errors": scores} | calibration.to_json())
         return
     click.echo(_text(calibration, start))
-    click.echo(f"\nwritten to {out}" + (f"; {len(refusals)} rows refused" if refusals else ""))
+    click.echo(_errors_text(**errors))
+    click.echo(f"\nwritten to {out}" + (f"; {len(refused)} refused, the first: {refused[0]}" if refused else ""))
+
+
+def _runs(runs_csv: Path | None, address: str | None) -> tuple[Sequence["Run"], list[str]]:
+    """Runs of a table or of a store, and why the others were refused."""
+    from jaxscale.validate import read_runs
+
+    if (runs_csv is None) == (address is None):
+        raise SpecError("give either RUNS.csv or --store, which say what was measured")
+    if runs_csv is not None:
+        runs, refusals = read_runs(runs_csv)
+        return runs, [f"row {refusal.id}: {refusal.reason}" for refusal in refusals]
+    from jaxscale.calibrate.measured import runs_of
+    from jaxscale.study import Store, readable
+
+    measurements, faults = readable(Store(str(address), must_exist=True).rows())
+    runs = runs_of(measurements)
+    if not any(run.outcome == "ok" for run in runs):
+        raise SpecError(f"--store={address}: none of its {len(runs)} measurements has a step time")
+    return runs, faults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errors:
+    """How far predicted step times are from measured ones, over the runs that have one."""
+
+    runs: int
+    median: float  # of |predicted / measured - 1|
+    p90: float
+    bias: float  # median of predicted / measured - 1
+
+
+def _errors(runs: Sequence["Run"], calibration: "Calibration") -> Errors:
+    import numpy as np
+
+    from jaxscale.calibrate.held_out import timed
+    from jaxscale.validate import predict
+
+    rows = timed(runs)
+    measured_s = np.array([run.step_time_s for run in rows])
+    errors = predict(rows, lambda _: calibration).step_time_s / measured_s - 1.0
+    median, p90 = np.quantile(np.abs(errors), [0.5, 0.9])
+    return Errors(runs=len(rows), median=float(median), p90=float(p90), bias=float(np.median(errors)))
+
+
+def _errors_text(before: Errors, after: Errors) -> str:
+    """The two side by side."""
+    lines = [f"\n{'error of predicted step time':32s} {'median':>10s} {'90th perc.':>10s} {'bias':>10s}"]
+    lines += [
+        f"{when:32s} {100 * found.median:9.1f}% {100 * found.p90:9.1f}% {100 * found.bias:+9.1f}%"
+        for when, found in (("before", before), ("after, on the runs fitted", after))
+    ]
+    return "\n".join(lines)
 
 
 def _chosen(runs: Sequence["Run"], chip: str | None, stack: str | None) -> list["Run"]:

@@ -21,10 +21,14 @@ def program_of(
 ) -> str:
     """A digest of everything that decides which program runs: what was asked, code, versions and flags.
 
-    Fields at their defaults are left out, so that a field added later leaves the digests of older records as they are.
+    Of the cluster that is its devices, not what is believed of their speed. Fields at their defaults are left out, so
+    that a field added later leaves the digests of older records as they are.
     """
+    asked = _stated(dataclasses.replace(request, trace_dir=""))
+    cluster = request.cluster
+    chip = "cpu" if request.emulated else cluster.chip.name
     parts = {
-        "request": _stated(dataclasses.replace(request, trace_dir="")),
+        "request": asked | {"cluster": [chip, cluster.num_devices, cluster.chips_per_host, cluster.num_slices]},
         "versions": dict(versions),
         "source": source_digest,
         "flags": {name: value for name, value in flags.items() if not name.startswith(_PLACE_FLAGS)},

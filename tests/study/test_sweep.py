@@ -75,6 +75,8 @@ def test_another_seed_version_or_flag_is_another_program(monkeypatch: pytest.Mon
     program = job_of(request()).program
     assert job_of(dataclasses.replace(request(), trace_dir="elsewhere")).program == program
     assert job_of(dataclasses.replace(request(), seed=1)).program != program
+    probed = dataclasses.replace(request().cluster, name="probed", dollars_per_chip_hour=1.0)
+    assert job_of(dataclasses.replace(request(), cluster=probed)).program == program
     for variable, same in (("XLA_FLAGS", False), ("JAX_COORDINATOR_ADDRESS", True)):
         with monkeypatch.context() as patched:
             patched.setenv(variable, "x:1")
