@@ -14,6 +14,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("jaxscale.cli.predict", "Predict time, memory, MFU and money of one layout."),
     "fit": ("jaxscale.cli.fit", "Fit remat policy and microbatch to a layout's memory."),
     "explain": ("jaxscale.cli.explain", "Tell why a layout takes the time and memory it does."),
+    "trace": ("jaxscale.cli.trace", "Write a predicted step as a trace for ui.perfetto.dev."),
     "explore": ("jaxscale.cli.explore", "Change a layout by hand; time and memory follow."),
     "export": ("jaxscale.cli.export", "Write a layout as another framework's configuration."),
     "plan": ("jaxscale.cli.plan", "From a budget to a model, tokens, layout, days and money."),
