@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from jaxscale.aot.hlo import Program, ScheduledOp
 from jaxscale.aot.result import CompiledStep
-from jaxscale.cli.compiled import step_prices
+from jaxscale.api.compiled import step_prices
 from jaxscale.cost.problem import Problem
 from jaxscale.report.figures.roofline import OpPoint
 from jaxscale.report.kinds.compile import CompilerFacts

@@ -10,8 +10,8 @@ from jaxscale.aot.compile import DEFAULT_TIMEOUT_S
 from jaxscale.aot.pool import compile_layouts
 from jaxscale.aot.request import CompileRequest
 from jaxscale.aot.result import CompiledStep
+from jaxscale.api.compiled import compiled_estimate
 from jaxscale.cli.common import json_option, print_json
-from jaxscale.cli.compiled import compiled_estimate
 from jaxscale.cli.grid import Case, cases, load_grid
 from jaxscale.cost import estimate
 from jaxscale.errors import InfeasibleError

@@ -73,7 +73,7 @@ def _compile_checks(
     shape: ModelShape, workload: Workload, cluster: Cluster, rows: Sequence[CheckedLayout]
 ) -> Iterator[tuple[CheckedLayout, Check]]:
     from jaxscale.aot.pool import compile_layouts
-    from jaxscale.cli.compiled import compile_request, compiled_estimate
+    from jaxscale.api.compiled import compile_request, compiled_estimate
 
     requests = [compile_request(shape, workload, cluster, row.predicted.layout, quick=True) for row in rows]
     for index, step in compile_layouts(requests):

@@ -9,6 +9,7 @@ import click
 from jaxscale.aot.cache import Cache
 from jaxscale.aot.compile import DEFAULT_TIMEOUT_S, compile_step
 from jaxscale.aot.result import CompiledStep
+from jaxscale.api.compiled import compile_request, compiled_estimate, compiled_trace
 from jaxscale.cli.common import (
     Request,
     check_writable,
@@ -19,7 +20,6 @@ from jaxscale.cli.common import (
     write_atomically,
     write_report,
 )
-from jaxscale.cli.compiled import compile_request, compiled_estimate, compiled_trace
 from jaxscale.cli.progress import Bars
 from jaxscale.errors import InfeasibleError, SpecError
 from jaxscale.types import Collective, Estimate

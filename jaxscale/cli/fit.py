@@ -84,7 +84,7 @@ def confirm(request: Request, fit: RematFit, compiles: int, said: Callable[[str]
     What the compiler needs over what was predicted moves the limit for those that follow.
     """
     from jaxscale.aot.compile import try_compile
-    from jaxscale.cli.compiled import compile_request, compiled_estimate
+    from jaxscale.api.compiled import compile_request, compiled_estimate
 
     done: list[Confirmation] = []
     over = 1.0

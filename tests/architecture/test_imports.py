@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "study": FLOOR | {"measure", "aot"},
     "launch": FLOOR | {"catalog"},
 }
-ROOF = {"cli", "__main__", "__init__"}
+ROOF = {"cli", "api", "__main__", "__init__"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 JAX_ROOMS = {"zoo", "runtime", "aot", "measure", "study"}
 JAX_IN_FUNCTIONS = {"calibrate", "plan"}
