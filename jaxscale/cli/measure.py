@@ -96,7 +96,7 @@ def _write_report(path: Path, measurement: Measurement) -> None:
 def _compiled(asked: MeasureRequest) -> Estimate | None:
     """The compiler's record of the step that was measured; None where it cannot be compiled for these devices."""
     from jaxscale.aot import compile_step
-    from jaxscale.cli.compiled import compile_request, compiled_estimate
+    from jaxscale.api.compiled import compile_request, compiled_estimate
     from jaxscale.errors import CompileError
 
     try:
