@@ -134,6 +134,6 @@ def _code(name: str, raw: str) -> int:
         if raw.lower() not in ("true", "false", "1", "0"):
             raise LayoutError(f"limit: {name}={raw!r} must be true or false")
         return int(raw.lower() in ("true", "1"))
-    if not raw.isdigit() or not 1 <= int(raw) <= LARGEST_INT:
+    if not (raw.isdecimal() and len(raw) < 20) or not 1 <= int(raw) <= LARGEST_INT:
         raise LayoutError(f"limit: {name}={raw!r} must be a whole number above zero")
     return int(raw)

@@ -160,9 +160,10 @@ def _parse_value(key: str, raw: str) -> object:
         return raw.lower() in ("true", "1")
     if key in CHOICES:
         return raw
-    if not raw.lstrip("-").isdigit():
-        raise LayoutError(f"layout: {key}={raw!r} must be a whole number")
-    return int(raw)
+    try:
+        return int(raw)
+    except ValueError as error:
+        raise LayoutError(f"layout: {key}={raw[:80]!r} must be a whole number") from error
 
 
 def format_layout(layout: Layout) -> str:
