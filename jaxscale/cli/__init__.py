@@ -1,9 +1,13 @@
 """The command line: one small function per verb, loaded only when it is called."""
 
+import contextlib
 import importlib
+import io
 import sys
+from itertools import pairwise
 
 import click
+from click.shell_completion import CompletionItem
 
 from jaxscale import __version__
 from jaxscale.errors import JaxscaleError
@@ -37,6 +41,17 @@ VERBS: dict[str, tuple[str, str]] = {
     "runs": ("jaxscale.cli.runs", "List, compare, export and check stored measurements."),
     "bench": ("jaxscale.cli.bench", "Measure how fast jaxscale itself is."),
 }
+# the first verb of each part of `jaxscale --help` -> its heading
+SECTIONS = {
+    "search": "Predict a layout",
+    "plan": "Plan a budget",
+    "models": "Look up",
+    "validate": "Compare with measurements",
+    "compile": "Compile, without the hardware",
+    "twin": "Run and measure",
+    "bench": "jaxscale itself",
+}
+INTERRUPTED = 130  # as shells say it of a program that Ctrl-C ended
 
 
 class _LazyGroup(click.Group):
@@ -48,7 +63,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        return importlib.import_module(VERBS[cmd_name][0]).command
+        return _with_quiet(importlib.import_module(VERBS[cmd_name][0]).command)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         if args and not args[0].startswith("-") and args[0] not in VERBS:
@@ -57,9 +72,36 @@ class _LazyGroup(click.Group):
             ctx.fail(f"No such command {args[0]!r}.{nearest(args[0], VERBS)}")
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        verbs = [CompletionItem(verb, help=said) for verb, (_, said) in VERBS.items() if verb.startswith(incomplete)]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(verb, help_text) for verb, (_, help_text) in VERBS.items()])
+        starts = [*SECTIONS, None]
+        verbs = list(VERBS)
+        for first, following in pairwise(starts):
+            end = verbs.index(following) if following else len(verbs)
+            with formatter.section(SECTIONS[first]):
+                formatter.write_dl([(verb, VERBS[verb][1]) for verb in verbs[verbs.index(first) : end]])
+
+
+def _with_quiet(command: click.Command) -> click.Command:
+    """Give a verb, and what is below it, `--quiet` where it has none: errors are all that it says on stderr."""
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _with_quiet(below)
+    if not isinstance(command, click.Group) and all(parameter.name != "quiet" for parameter in command.params):
+        command.params.append(
+            click.Option(
+                ["--quiet"], is_flag=True, expose_value=False, callback=_silence, help="Nothing on stderr but errors."
+            )
+        )
+    return command
+
+
+def _silence(ctx: click.Context, _: click.Parameter, quiet: bool) -> None:
+    """Throw stderr away until the verb is over; errors are printed after that."""
+    if quiet:
+        ctx.with_resource(contextlib.redirect_stderr(io.StringIO()))
 
 
 @click.group(
@@ -74,21 +116,31 @@ def cli(ctx: click.Context) -> None:
 
     \b
     Start here:
-      jaxscale search llama3-8b --cluster v5p-64 --seq-len 8192 --global-batch-size 128
-      jaxscale models
-      jaxscale clusters
+      jaxscale search llama3-8b --cluster v5p-64 \\
+          --seq-len 8192 --global-batch-size 128     the best layouts
+      jaxscale models                                what can be trained
+      jaxscale clusters                              on what
+      jaxscale search --help                         all options of a verb
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
 def main() -> None:
-    """Run the command line; every error a user can cause is one sentence on stderr and exit code 2 or 3."""
+    """Run the command line.
+
+    Every error a user can cause is one sentence on stderr and exit code 2 or 3; Ctrl-C is 130, and a reader that has
+    seen enough (`| head`) is no error.
+    """
     try:
-        cli(prog_name="jaxscale")
+        code = cli.main(prog_name="jaxscale", standalone_mode=False)
     except JaxscaleError as error:
         click.echo(f"jaxscale: {error}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(INTERRUPTED)
+    if isinstance(code, int):  # how click leaves after --help, --version and the like
+        sys.exit(code)

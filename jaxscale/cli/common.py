@@ -16,14 +16,23 @@ import functools
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jaxscale.catalog import OutputSettings, SearchSettings, is_spec, load_cluster, load_model, load_spec
+from jaxscale.catalog import (
+    OutputSettings,
+    SearchSettings,
+    cluster_names,
+    is_spec,
+    load_cluster,
+    load_model,
+    load_spec,
+    model_names,
+)
 from jaxscale.errors import SpecError
 from jaxscale.types import (
     OPTIMIZERS,
@@ -74,9 +83,14 @@ class Request:
 def request_options(*, layout: bool = False) -> Callable[[Command], Command]:
     """Add MODEL, --cluster, --chips, --seq-len, --global-batch-size, --precision, --optimizer (and --layout)."""
     options = [
-        click.argument("model"),
+        click.argument("model", shell_complete=lambda *asked: _beginning(asked[-1], model_names())),
         click.option(
-            "--cluster", "clusters", multiple=True, metavar="C", help="v5p-64, h100-sxm:64, cpu:8 or a YAML file."
+            "--cluster",
+            "clusters",
+            multiple=True,
+            metavar="C",
+            help="v5p-64, h100-sxm:64, cpu:8 or a YAML file.",
+            shell_complete=lambda *asked: _beginning(asked[-1], cluster_names()),
         ),
         click.option(
             "--chips", type=click.IntRange(1, LARGEST_CHIPS), metavar="N", help="Another size of that cluster."
@@ -101,6 +115,10 @@ def request_options(*, layout: bool = False) -> Callable[[Command], Command]:
         return resolved  # type: ignore[return-value]
 
     return decorate
+
+
+def _beginning(typed: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(typed)]
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")

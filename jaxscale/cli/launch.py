@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from jaxscale.cli.common import check_writable, write_atomically
+from jaxscale.cli.common import check_writable, json_option, print_json, write_atomically
 from jaxscale.launch import TARGETS, load_slice, make_job, render
 
 
@@ -24,9 +24,10 @@ from jaxscale.launch import TARGETS, load_slice, make_job, render
 @click.option("--queue", default="", metavar="Q", help="Kueue's local queue, for gke; xpk's is multislice-queue.")
 @click.option("--partition", default="", metavar="P", help="For slurm.")
 @click.option("--hours", default=4.0, show_default=True, type=float, help="Longest run, for gke and slurm.")
+@json_option
 def command(
     where: str, words: tuple[str, ...], target: str, name: str, out: Path | None, extra: tuple[Path, ...], package: str,
-    store: str, image: str, queue: str, partition: str, hours: float,
+    store: str, image: str, queue: str, partition: str, hours: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the file that starts a command on every host of a slice.
 
@@ -46,10 +47,14 @@ def command(
         partition=partition, hours=hours, store=store,
     )  # fmt: skip
     text = render(job, target)
+    if out is not None:
+        write_atomically(out, text)
+    if as_json:
+        print_json({"target": target, "text": text, "out": str(out) if out else None})
+        return
     if out is None:
         click.echo(text, nl=False)
         return
-    write_atomically(out, text)
     click.echo(f"written to {out}; {_start(target, out)}")
 
 

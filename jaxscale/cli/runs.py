@@ -126,7 +126,8 @@ def compare(first: str, second: str, address: str, as_json: bool) -> None:
 @command.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @store_option
-def export(path: Path, address: str) -> None:
+@json_option
+def export(path: Path, address: str, as_json: bool) -> None:
     """Write all runs to a file: CSV or Parquet, by its ending.
 
     Damaged ones are left out and named, so that an export and an import make a sound store of a damaged one.
@@ -139,18 +140,26 @@ def export(path: Path, address: str) -> None:
     for row, what in rows:
         if what:
             click.echo(f"left out {row['identifier'][:SHORT_ID]}: {what}", err=True)
+    if as_json:
+        left_out = [{"run": row["identifier"], "what": what} for row, what in rows if what]
+        print_json({"path": str(path), "runs": len(sound), "left_out": left_out})
+        return
     click.echo(f"{len(sound)} runs written to {path}")
 
 
 @command.command("import")
 @click.argument("path", type=click.Path(path_type=Path))
 @store_option
-def import_runs(path: Path, address: str) -> None:
+@json_option
+def import_runs(path: Path, address: str, as_json: bool) -> None:
     """Add the runs of an exported file; those that are here already stay as they are."""
     from jaxscale.study import read_table
 
     rows = read_table(path)
     added = _open(address, must_exist=False).add_rows(rows)
+    if as_json:
+        print_json({"runs": len(rows), "new": added})
+        return
     click.echo(f"{added} of {len(rows)} runs are new in {address}")
 
 

@@ -98,8 +98,8 @@ def command(
 
     \b
     jaxscale probe --cluster cpu:8 --output here.yaml
-    jaxscale tune tiny.yaml --cluster here.yaml --seq-len 128 --global-batch-size 8 \\
-        --precision fp32 --budget-runs 12 --store runs.db
+    jaxscale tune tiny.yaml --cluster here.yaml --seq-len 128 \\
+        --global-batch-size 8 --precision fp32 --budget-runs 12 --store runs.db
 
     The predictor says where to begin; a Gaussian process learns where it is wrong and what does not run; the next
     layout is the one expected to improve most. With a store, the same command goes on where it was stopped.
