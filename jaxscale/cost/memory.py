@@ -2,15 +2,19 @@
 
 State (parameters, gradients, optimizer) lives through the whole step. On top of it come, at different moments:
 
-* in the backward pass of the head: every saved activation, and the logits with their gradient;
-* in the backward pass of a layer: every saved activation, one layer's recomputed tensors and gradients, and its
-  gathered weights with their gradient.
+* in the backward pass of the head: every saved activation, the logits with their gradient, the head's whole weights;
+* in the backward pass of a layer: every saved activation, one layer's recomputed tensors and gradients
+  (`liveness.py`), its gathered weights with their gradient, and the gradients of the layers before it;
+* in the backward pass of the embedding: all gradients, that of the embedding's whole table among them.
 
-The peak is state + saved activations + the larger of the two. All pipeline stages of one XLA program are alike; where
-they are not, see `stages.py`. ZeRO state formulas: Rajbhandari et al. 2020, section 3.
+The peak is the fullest of these moments. All pipeline stages of one XLA program are alike; where they are not, see
+`stages.py`. ZeRO state formulas: Rajbhandari et al. 2020, section 3.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from jaxscale.cost.compute import local_tokens
 from jaxscale.cost.numbers import Number
@@ -20,8 +24,12 @@ from jaxscale.cost.weights import Weights, held_vocabulary, layer_weights, padde
 from jaxscale.types import AXES, LayoutBatch
 from jaxscale.types.layout import SCHEDULES
 
+LAYERED = SCHEDULES.index("layered")
 WEIGHT_COLUMNS = (*AXES, "params_shard", "grads_shard", "optimizer_shard", "virtual_stages")
-GATHERED_LAYERS = 2.0  # the layer at work and the next, prefetched
+EMBEDDING_GRADIENTS = 2.0  # the gradient of the whole table, and the room in which it is scattered
+PARTS = (
+    "parameters", "gradients", "optimizer", "activations", "working", "logits", "gathered weights", "reserved",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +47,14 @@ class WeightBytes:
     """Weights and training state on one device, and what is gathered of them for a moment."""
 
     state: StateBytes
+    cast: Number  # shards of the layers' weights in the compute format
+    ends_cast: Number  # the same of embedding and head
     gathered: Number  # for the layers at work
     head_gathered: Number
+    embedding_gradient: Number  # before it is scattered
+    embedding_share: Number  # of the gradients: what only the embedding's backward pass, the last, makes
+    layer_elements: Number  # weights of one layer, and of embedding and head, whole
+    ends_elements: Number
 
 
 def state_bytes(p: Problem, sets: tuple[tuple[Weights, Number], ...], layouts: LayoutBatch) -> StateBytes:
@@ -72,11 +86,14 @@ def weight_bytes(p: Problem, layouts: LayoutBatch) -> WeightBytes:
     rows, index = shared(p, layouts, WEIGHT_COLUMNS)
     slots = layer_slots(p, rows)
     sets = [(group, slots[kind]) for kind in slots for group in layer_weights(p, kind, rows)]
-    sets += [(group, 1.0) for group in held_vocabulary(p, rows)]
+    ends = held_vocabulary(p, rows)
+    sets += [(group, 1.0) for group in ends]
     state = state_bytes(p, tuple(sets), rows)
-    gathered: Number = 0.0
+    gathered = layer_elements = 0.0
     for kind in slots:
-        gathered = p.xp.maximum(gathered, gathered_bytes(p, layer_weights(p, kind, rows), rows))
+        layer = layer_weights(p, kind, rows)
+        gathered = p.xp.maximum(gathered, gathered_bytes(p, layer, rows))
+        layer_elements = p.xp.maximum(layer_elements, sum(weights.elements for weights in layer))
     return WeightBytes(
         state=StateBytes(
             parameters=at_rows(state.parameters, index),
@@ -84,7 +101,13 @@ def weight_bytes(p: Problem, layouts: LayoutBatch) -> WeightBytes:
             optimizer=at_rows(state.optimizer, index),
             elements=at_rows(state.elements, index),
         ),
+        cast=at_rows(cast_bytes(p, sets[: -len(ends)], rows), index),
+        ends_cast=at_rows(cast_bytes(p, sets[-len(ends) :], rows), index),
         gathered=at_rows(gathered, index),
+        layer_elements=at_rows(layer_elements, index),
+        ends_elements=at_rows(sum(weights.elements for weights in ends), index),
+        embedding_share=at_rows(_embedding_share(p, ends[0], state, rows), index),
+        embedding_gradient=at_rows(ends[0].elements * p.reduce_bytes * EMBEDDING_GRADIENTS, index),
         head_gathered=at_rows(head_weights_bytes(p, vocabulary_weights(p, rows)[1], rows), index),
     )
 
@@ -103,13 +126,37 @@ def _choose(level: Number, none: Number, fsdp: Number, data: Number) -> Number:
 
 
 def gathered_bytes(p: Problem, layer: tuple[Weights, ...], layouts: LayoutBatch) -> Number:
-    """Weights gathered for the layer at work and the next, and one layer's whole gradient before it is scattered."""
+    """Whole weights of the layers at work, and one layer's whole gradient before it is scattered.
+
+    XLA gathers each matrix where it is used and scatters its gradient at once: at the fullest point those of the MLP or
+    the experts and a gradient, about the weights of a whole layer. Frameworks that gather by layer hold one layer,
+    prefetch the next and keep the gradients of a layer.
+    """
     total: Number = 0.0
     for weights in layer:
-        gathered = GATHERED_LAYERS * weights.elements * p.compute_bytes * (layouts.params_shard > 0)
+        gathered = weights.elements * p.compute_bytes * (layouts.params_shard > 0)
         scattered = weights.elements * p.reduce_bytes * (layouts.grads_shard > 0)
-        total = total + gathered + scattered
+        total = total + (p.xp.maximum(gathered, scattered) if p.stack.spmd else 2.0 * gathered + scattered)
     return total
+
+
+def _embedding_share(p: Problem, embedding: Weights, state: StateBytes, layouts: LayoutBatch) -> Number:
+    """Share of the gradients that comes last; a tied embedding has one from the head from the start."""
+    if p.inventory.numbers.structure.tied:
+        return 0.0
+    return embedding.elements * p.grad_bytes / zero_divisors(embedding, layouts)["grads"] / state.gradients
+
+
+def cast_bytes(p: Problem, sets: Sequence[tuple[Weights, Number]], layouts: LayoutBatch) -> Number:
+    """Shards of weights in the compute format, where they are stored in another.
+
+    XLA casts the whole stack of layers once, before the loop over them, and keeps it until the backward pass is over.
+    """
+    one_copy = layouts.params_shard == layouts.optimizer_shard
+    cast: Number = 0.0
+    for weights, copies in sets:
+        cast = cast + weights.elements * copies / zero_divisors(weights, layouts)["params"]
+    return cast * p.compute_bytes * one_copy * (p.master_bytes != p.compute_bytes)
 
 
 def head_weights_bytes(p: Problem, head: Weights, layouts: LayoutBatch) -> Number:
@@ -126,24 +173,62 @@ def peak_parts(
     xp = p.xp
     offload = layouts.offload_optimizer > 0
     held = _microbatches_held(p, layouts, pieces.num_microbatches)
-    saved = held * sum(pieces.slots[k] * layer.saved_bytes for k, layer in pieces.layers.items())
     offloaded = held * sum(pieces.slots[k] * layer.offloaded_bytes for k, layer in pieces.layers.items())
-    layer_working: Number = 0.0
-    for layer in pieces.layers.values():
-        layer_working = xp.maximum(layer_working, layer.working_bytes)
-    state, gathered, head_gathered = held_weights.state, held_weights.gathered, held_weights.head_gathered
-    at_head = pieces.head.working_bytes + head_gathered > layer_working + gathered
-    activations = saved * (1.0 + p.stack.fragmentation_frac) + _waiting_bytes(p, layouts)
-    return {
+    state = held_weights.state
+    always = {
         "parameters": state.parameters * _parameter_copies(p, layouts),
-        "gradients": state.gradients * _gradient_sets(p, layouts, pieces.num_microbatches),
         "optimizer": xp.where(offload, 0.0, state.optimizer),
-        "activations": activations,
-        "working": xp.where(at_head, 0.0, layer_working),
-        "logits": xp.where(at_head, pieces.head.working_bytes, 0.0),
-        "gathered weights": xp.where(at_head, head_gathered, gathered),
-        "reserved": p.stack.reserved_bytes + 0.0 * activations,
-    }, offloaded + xp.where(offload, state.optimizer, 0.0)
+        "reserved": p.stack.reserved_bytes + 0.0 * state.optimizer,
+    }
+    fullest = _fullest(p, _moments(p, layouts, pieces, held_weights, held))
+    parts = {part: always.get(part, fullest.get(part)) for part in PARTS}
+    return parts, offloaded + xp.where(offload, state.optimizer, 0.0)
+
+
+def _moments(
+    p: Problem, layouts: LayoutBatch, pieces: Parts, weights: WeightBytes, held: Number
+) -> tuple[dict[str, Number], ...]:
+    """What is alive beside parameters and optimizer state in the backward passes of head, layers and embedding."""
+    working: Number = 0.0
+    for layer in pieces.layers.values():
+        working = p.xp.maximum(working, layer.working_bytes)
+    saved = held * sum(pieces.slots[k] * layer.saved_bytes for k, layer in pieces.layers.items())
+    activations = saved * (1.0 + p.stack.fragmentation_frac) + _waiting_bytes(p, layouts)
+    # XLA keeps the sum over microbatches so far beside the microbatch's own; a single one's stay in the wire's format.
+    # The layered schedule sums up whole layers instead.
+    accumulates = pieces.num_microbatches > 1
+    sums = weights.state.gradients * (accumulates & (layouts.schedule != LAYERED))
+    own = weights.state.gradients * p.xp.where(accumulates, 1.0, p.reduce_bytes / p.grad_bytes)
+    of_layers = own * (1.0 - weights.embedding_share)
+    nothing = 0.0 * own
+    # A loop over microbatches is another loop that the casts of embedding and head are moved out of.
+    cast = weights.cast + weights.ends_cast * accumulates
+    held_open = cast + _layered_bytes(p, layouts, weights)
+    head = {
+        "gradients": sums, "activations": activations, "working": nothing, "logits": pieces.head.working_bytes,
+        "gathered weights": held_open + weights.head_gathered,
+    }  # fmt: skip
+    layers = {
+        "gradients": sums + of_layers, "activations": activations, "working": working, "logits": nothing,
+        "gathered weights": held_open + weights.gathered,
+    }  # fmt: skip
+    embedding = {
+        "gradients": sums + own, "activations": nothing, "working": weights.embedding_gradient, "logits": nothing,
+        "gathered weights": cast * accumulates,
+    }  # fmt: skip
+    return head, layers, embedding
+
+
+def _fullest(p: Problem, moments: tuple[dict[str, Number], ...]) -> dict[str, Number]:
+    """The parts of the moment at which they sum to most, row by row."""
+    best = moments[0]
+    most = sum(best.values())
+    for moment in moments[1:]:
+        total = sum(moment.values())
+        fuller = total > most
+        best = {part: p.xp.where(fuller, size, best[part]) for part, size in moment.items()}
+        most = p.xp.maximum(total, most)
+    return best
 
 
 def _parameter_copies(p: Problem, layouts: LayoutBatch) -> Number:
@@ -153,20 +238,38 @@ def _parameter_copies(p: Problem, layouts: LayoutBatch) -> Number:
     return 1.0 + (layouts.params_shard != layouts.optimizer_shard)
 
 
-def _gradient_sets(p: Problem, layouts: LayoutBatch, num_microbatches: Number) -> Number:
-    """Sets of gradients alive: XLA keeps the sum so far beside the microbatch's own, torch adds in place."""
-    if not p.stack.spmd:
-        return 1.0
-    return 1.0 + (num_microbatches > 1) * 1.0
+def _layered_bytes(p: Problem, layouts: LayoutBatch, weights: WeightBytes) -> Number:
+    """What the layered schedule holds beyond the others: whole gradients that are summed up over all microbatches.
+
+    With a pipeline these are two chunks', which stages are in at once, and embedding's and head's; so are the weights.
+    """
+    layered, piped = _runs_layered(p, layouts), layouts.pipeline > 1
+    chunk_layers = np.ceil(p.inventory.numbers.num_layers / (layouts.pipeline * layouts.virtual_stages))
+    sums = weights.layer_elements * p.grad_bytes * np.where(piped, 2.0 * chunk_layers, 1.0)
+    ends = weights.ends_elements * (p.grad_bytes + p.compute_bytes * (layouts.params_shard > 0))
+    return layered * (sums + piped * (ends + (chunk_layers - 1.0) * weights.gathered))
+
+
+def _runs_layered(p: Problem, layouts: LayoutBatch) -> np.ndarray:
+    """Where the layered schedule differs from plain accumulation: one microbatch passes layer by layer in any case."""
+    several = p.global_batch_size > layouts.batch_shards * layouts.microbatch_size
+    return (layouts.schedule == LAYERED) & ((layouts.pipeline > 1) | several)
 
 
 def _waiting_bytes(p: Problem, layouts: LayoutBatch) -> Number:
-    """Streams that entered a stage of 1f1b and wait for their backward pass, in one XLA program."""
+    """Streams that wait for their backward pass in one XLA program, beside what layers save.
+
+    1f1b: a ring of those that entered a stage. Layered: of all microbatches, those that left the last layer and their
+    gradients; with a pipeline, those that entered each chunk, and the gradients of those that left one.
+    """
     if not p.stack.spmd:
         return 0.0
     stream = local_tokens(p, layouts).residual * p.inventory.numbers.d_model * p.compute_bytes
-    waits = (layouts.pipeline > 1) & (layouts.schedule == SCHEDULES.index("1f1b"))
-    return waits * stream * (2.0 * layouts.pipeline - 1.0)
+    piped, layered = layouts.pipeline > 1, _runs_layered(p, layouts)
+    ring = piped & (layouts.schedule == SCHEDULES.index("1f1b"))
+    num_microbatches = p.global_batch_size / (layouts.batch_shards * layouts.microbatch_size)
+    table = num_microbatches * np.where(piped, layouts.virtual_stages + 1.0, 2.0)
+    return stream * (ring * (2.0 * layouts.pipeline - 1.0) + layered * table)
 
 
 def _microbatches_held(p: Problem, layouts: LayoutBatch, num_microbatches: Number) -> Number:
@@ -175,6 +278,6 @@ def _microbatches_held(p: Problem, layouts: LayoutBatch, num_microbatches: Numbe
     held: Number = 0.0
     for code, name in enumerate(SCHEDULES):
         # One tick at a time, or every tick of a scan that is differentiated as a whole.
-        chunks = v if name in ("1f1b", "zero_bubble") else num_microbatches * v + stages - 1
+        chunks = {"1f1b": v, "zero_bubble": v, "layered": 1.0}.get(name, num_microbatches * v + stages - 1)
         held = held + xp.where(layouts.schedule == code, chunks / v, 0.0)
-    return xp.where(stages > 1, held, 1.0)
+    return xp.where(stages > 1, held, xp.where(layouts.schedule == LAYERED, num_microbatches, 1.0))

@@ -71,6 +71,7 @@ class ShapeNumbers:
     router_bias: Number
     attention_sinks: Number
     position_rows: Number
+    logit_softcap: Number  # 1 where logits pass through a soft cap
 
 
 def shape_numbers(shape: ModelShape) -> ShapeNumbers:
@@ -132,6 +133,7 @@ def shape_numbers(shape: ModelShape) -> ShapeNumbers:
         router_bias=float(bool(moe and moe.router_bias)),
         attention_sinks=float(shape.attention_sinks),
         position_rows=float(shape.max_seq_len if shape.positions == "learned" else 0),
+        logit_softcap=float(shape.logit_softcap > 0),
     )
 
 

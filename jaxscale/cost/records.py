@@ -52,7 +52,7 @@ def estimate_rows(p: Problem, batch: EstimateBatch, layouts: LayoutBatch) -> tup
     memory = {part: _column(size) for part, size in batch.memory_parts_bytes.items()}
     step, lower, upper = map(_column, (batch.step_time_s, batch.times.lower_s, batch.times.upper_s))
     total, limit, host = map(_column, (batch.memory_bytes, p.device.usable_hbm_bytes, batch.host_memory_bytes))
-    again = _column(recomputed_flops(batch.parts))
+    again = _column(extra_flops(batch.parts))
     model_flops = float(p.tokens_per_step * metrics.model_flops_per_token(p))
     num_devices = float(p.num_chips * p.devices_per_chip)
     spread = float(np.exp(NORMAL_80 * float(p.stack.sigma_log)))
@@ -97,9 +97,9 @@ def _column(value: Number) -> At:
     return lambda _: constant
 
 
-def recomputed_flops(pieces: Parts) -> Number:
-    """FLOPs that one device recomputes in a step, by MFU's convention."""
-    layers = sum(pieces.slots[kind] * layer.recompute_flops for kind, layer in pieces.layers.items())
+def extra_flops(pieces: Parts) -> Number:
+    """FLOPs that one device executes in a step beyond the model's."""
+    layers = sum(pieces.slots[kind] * layer.extra_flops for kind, layer in pieces.layers.items())
     return pieces.num_microbatches * layers
 
 
@@ -146,8 +146,8 @@ def _repeats(exchange: Exchange, layout: Layout, microbatches: float, *, spmd: b
     """How often a step runs what an exchange counts for one microbatch.
 
     A pipeline in one XLA program repeats it every tick of its scan (a stage without work skips its turn, but the
-    program holds it); 1f1b runs a stage's forward a second time in its backward pass. The weights of embedding and head
-    are gathered before the scan.
+    program holds it); 1f1b and layered run a stage's forward a second time in its backward pass. The weights of
+    embedding and head are gathered before the scan, and held for the backward pass.
     """
     stages, chunks = layout.pipeline, layout.virtual_stages
     if exchange.phase == "step":
@@ -155,6 +155,10 @@ def _repeats(exchange: Exchange, layout: Layout, microbatches: float, *, spmd: b
     if stages == 1 or not spmd:
         return microbatches
     of_ends = "pipeline" in exchange.axes and exchange.axis != "pipeline"
+    if of_ends and exchange.phase == "backward" and exchange.kind == "all-gather":
+        return 0.0
+    if layout.schedule == "layered":
+        return _layered_repeats(exchange, layout, microbatches)
     if of_ends and exchange.kind == "all-gather":
         return 1.0
     every_tick = of_ends or exchange.axis == "pipeline" or exchange.name in ("head", "loss")
@@ -163,6 +167,21 @@ def _repeats(exchange: Exchange, layout: Layout, microbatches: float, *, spmd: b
         return ticks if every_tick else ticks / chunks
     ticks = microbatches + 2 * (stages - 1)
     return ticks if every_tick or exchange.phase != "forward" else 2.0 * ticks
+
+
+def _layered_repeats(exchange: Exchange, layout: Layout, microbatches: float) -> float:
+    """As `_repeats`, for the two scans of `jaxscale.runtime.program.modular`: forward, and backward with the head."""
+    if exchange.axis == "fsdp":
+        return microbatches  # weights and gradients, counted by their share of once a step
+    stages, chunks = layout.pipeline, layout.virtual_stages
+    units = chunks * max(microbatches, stages)
+    ahead, back = units + stages - 2, units + stages - 1
+    if exchange.axis == "pipeline":
+        return ahead if exchange.phase == "forward" else back
+    if exchange.name in ("head", "loss"):
+        return back
+    runs = ahead + back if exchange.phase == "forward" else back
+    return runs if exchange.name == "embedding" else runs / chunks
 
 
 def bytes_by_axes(collectives: tuple[Collective, ...]) -> dict[str, float]:

@@ -43,6 +43,7 @@ class Weights:
     arrays: float
     partial: bool = False  # gradients are partial sums over the tensor axis, though the weight is whole there
     gathered_again: bool = True  # a second time in every microbatch, where ZeRO splits the parameters
+    uses: Number = 1.0  # places whose gradients are reduced apart: two for an embedding that is the head too
 
 
 def layer_weights(p: Problem, kind: Literal["dense", "moe"], layouts: LayoutBatch) -> tuple[Weights, ...]:
@@ -98,6 +99,7 @@ def vocabulary_weights(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
         small=Small(),
         arrays=1.0,
         gathered_again=tied,
+        uses=1.0 + (layouts.pipeline == 1) * (tied and p.stack.spmd),
     )
     norm = sum(op.small_params for op in inv.head)
     head = Weights(

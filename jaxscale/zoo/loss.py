@@ -73,6 +73,8 @@ def _forward(
     own = jnp.take_along_axis(logits, index[..., None], axis=-1)[..., 0].astype(jnp.float32)
     target_logit = comms.vocab_sum(jnp.where(held, own, 0.0))
     loss = log_z - target_logit + z_loss * jnp.square(log_z)
+    # Else XLA may read the target's logit at the end of the step, since nothing needs it sooner, and keep all logits.
+    loss, logits = jax.lax.optimization_barrier((loss, logits))
     return loss, (logits, index, held, first, log_z)
 
 

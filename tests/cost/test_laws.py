@@ -62,7 +62,9 @@ def test_parts_sum_and_bounds_hold(model: str, cluster: str, data: st.DataObject
     assert 0 < e.lower_s <= e.step_time_s <= e.upper_s
     assert all(seconds >= 0 for seconds in e.time_parts_s.values())
     assert all(size >= 0 for size in e.memory_parts_bytes.values())
-    assert 0 < e.mfu <= e.hfu < 1
+    # A ring leaves out pairs that the causal mask hides and MFU's convention counts.
+    leaves_out = layout.context > 1 and layout.context_method == "ring"
+    assert 0 < (0.5 if leaves_out else 1.0) * e.mfu <= e.hfu < 1
     assert sum(e.comm_bytes.values()) == pytest.approx(sum(c.wire_bytes for c in e.collectives))
 
 

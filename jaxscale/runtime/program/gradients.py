@@ -13,6 +13,7 @@ from jaxscale.runtime.placement.rules import PIPELINE_AXES, TOKEN_AXES
 from jaxscale.runtime.program.batch import Batch, microbatches, take_microbatch, total_weight
 from jaxscale.runtime.program.layered import layered_gradients
 from jaxscale.runtime.program.model import build_context, embed_tokens, run_chunk, token_loss
+from jaxscale.runtime.program.noise import scans_microbatches, small_squares
 from jaxscale.runtime.program.pipeline import pipeline_gradients
 from jaxscale.runtime.program.program import Program
 from jaxscale.runtime.program.weights import fetch, make_slots
@@ -43,8 +44,10 @@ def microbatch_loss(
     read = ("head", "embedding") if tied else ("head",)
     head_slots, stream = _head_first({name: slots[name] for name in read}, flow.stream)
     head = fetch(program, stored["head"], head_slots["head"], plans["head"], stacked=False)
-    if tied:  # gathered again: it would be held through all layers otherwise
-        embedding = fetch(program, stored["embedding"], head_slots["embedding"], plans["embedding"], stacked=False)
+    if tied:
+        # Gathered again: it would be held through all layers otherwise. XLA sees one gather in two without a barrier.
+        table, stream = lax.optimization_barrier((stored["embedding"], stream))
+        embedding = fetch(program, table, head_slots["embedding"], plans["embedding"], stacked=False)
     loss = token_loss(program, head, embedding, stream, microbatch)
     return (loss + flow.aux) / weight, Losses(loss=loss / weight, aux=flow.aux / weight)
 
@@ -62,26 +65,32 @@ def _head_first(slots: Params, stream: Array) -> tuple[Params, Array]:
 _head_first.defvjp(lambda slots, stream: ((slots, stream), None), lambda _, cts: lax.optimization_barrier(cts))
 
 
-def accumulate(program: Program, stored: Params, batch: Batch) -> tuple[Params, Losses]:
-    """Gradients in slots, still partial sums, and this device's share of the losses."""
+def accumulate(program: Program, stored: Params, batch: Batch) -> tuple[Params, Losses, Array | None]:
+    """Gradients in slots, still partial sums; this device's share of the losses, and of `small_squares`."""
     weight, batches = total_weight(program, batch), microbatches(program, batch)
-    if program.layout.pipeline > 1:
-        grads, loss, aux = pipeline_gradients(program, stored, batches, weight)
-        return grads, Losses(loss=loss, aux=aux)
-    if program.layout.schedule == "layered" and program.num_microbatches > 1:
-        grads, loss, aux = layered_gradients(program, stored, batches, weight)
-        return grads, Losses(loss=loss, aux=aux)
+    if not scans_microbatches(program):
+        grads, losses = _all_at_once(program, stored, batches, weight)
+        return grads, losses, small_squares(program, grads)
     one = jax.grad(microbatch_loss, has_aux=True)
     slots = make_slots(program, program.plans)
-    if program.num_microbatches == 1:
-        return one(slots, program, stored, take_microbatch(batches, 0), weight)
 
-    def step(sums: Any, microbatch: Batch) -> tuple[Any, None]:
+    def step(sums: Any, microbatch: Batch) -> tuple[Any, Array | None]:
         found = one(slots, program, stored, microbatch, weight)
-        return jax.tree.map(jnp.add, sums, found), None
+        return jax.tree.map(jnp.add, sums, found), small_squares(program, found[0])
 
     start = (slots, Losses(loss=jnp.zeros(()), aux=jnp.zeros(())))
-    return lax.scan(step, start, batches)[0]
+    (grads, losses), squares = lax.scan(step, start, batches)
+    return grads, losses, None if squares is None else jnp.sum(squares)
+
+
+def _all_at_once(program: Program, stored: Params, batches: Batch, weight: Array) -> tuple[Params, Losses]:
+    """Gradients and losses where microbatches pass through a pipeline or layer by layer, or there is only one."""
+    if program.num_microbatches == 1 and program.layout.pipeline == 1:
+        one = jax.grad(microbatch_loss, has_aux=True)
+        return one(make_slots(program, program.plans), program, stored, take_microbatch(batches, 0), weight)
+    through = pipeline_gradients if program.layout.pipeline > 1 else layered_gradients
+    grads, loss, aux = through(program, stored, batches, weight)
+    return grads, Losses(loss=loss, aux=aux)
 
 
 def reduce_gradients(program: Program, grads: Params) -> Params:
