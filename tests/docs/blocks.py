@@ -11,7 +11,7 @@ _FENCE = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL
 )
 # What compiles, trains or times: minutes, not seconds.
-_SLOW_VERBS = ("compile", "twin", "check", "measure", "bench")
+_SLOW_VERBS = ("compile", "twin", "check", "measure", "bench", "sweep")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,10 @@ class Command:
     @property
     def slow(self) -> bool:
         """Whether it takes minutes."""
-        asks_help = "--help" in self.arguments
-        return not asks_help and (self.arguments[0] in _SLOW_VERBS or "--check" in self.arguments)
+        looks_only = "--help" in self.arguments or "--dry-run" in self.arguments
+        # A store is filled by a slow command of the same page.
+        waits = "--check" in self.arguments or "--store" in self.arguments
+        return not looks_only and (self.arguments[0] in _SLOW_VERBS or waits)
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}: {' '.join(self.arguments[:2])}"
