@@ -40,7 +40,7 @@ def provenance() -> dict:
     revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     packages = ("jax", "jaxlib", "flax", "numpy", "libtpu")
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python -m", f"experiments.{Path(sys.argv[0]).parent.name}.study", *sys.argv[1:]]),
         "jaxscale": __version__,
         "revision": revision.stdout.strip(),
         "python": platform.python_version(),

@@ -1,20 +1,21 @@
 """Predicted against measured on one device: probe it, measure at least 40 steps, calibrate on five, judge the others.
 
-    python experiments/gpu_prediction/study.py [--cluster h100-sxm:1] [--sweep SWEEP.yaml]
+    python -m experiments.gpu_prediction.study [--cluster h100-sxm:1] [--sweep SWEEP.yaml]
 
 Writes device.yaml (what the probe finds), results/measured.csv (every run), results/errors.csv and their provenance.
 Stopped, the same command goes on.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from results_io import sweep, write_rows
 
+from experiments.results_io import sweep, write_rows
 from jaxscale.calibrate import Calibration, Run, calibration_for
 from jaxscale.calibrate.held_out import fit_stack, timed, user_spreads
 from jaxscale.calibrate.measured import runs_of
@@ -88,6 +89,7 @@ def main() -> None:
     options = parser.parse_args()
     probe(options.cluster)
     store = sweep(options.sweep, RESULTS / "measured.csv")
+    os.environ["JAX_PLATFORMS"] = "cpu"  # from here on it is only the fit that uses JAX
     write_rows(RESULTS / "errors.csv", judge(timed(runs_of(Store(str(store)).measurements()))))
 
 

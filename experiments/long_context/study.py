@@ -1,6 +1,6 @@
 """How long a context grouped-query attention makes affordable: predicted, and checked by the TPU compiler.
 
-    python experiments/long_context/study.py [predict|compile ...]
+    python -m experiments.long_context.study [predict|compile ...]
 
 Does both where none is named. Writes CSV files with their provenance into results/ and prints the tables of README.md.
 """
@@ -8,8 +8,7 @@ Does both where none is named. Writes CSV files with their provenance into resul
 import argparse
 from pathlib import Path
 
-from results_io import points, write_rows
-
+from experiments.results_io import points, write_rows
 from jaxscale.aot.pool import compile_layouts
 from jaxscale.aot.request import CompileRequest
 from jaxscale.types import Estimate, Layout

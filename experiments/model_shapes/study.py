@@ -1,6 +1,6 @@
 """Which sizes of a model suit the hardware: predicted, as the TPU compiler sees them, measured small on one core.
 
-    python experiments/model_shapes/study.py [predict|compile|measure ...]
+    python -m experiments.model_shapes.study [predict|compile|measure ...]
 
 Does all three where none is named. Writes CSV files with their provenance into results/ (measured.csv holds every run,
 as `jaxscale runs export` writes it) and prints the tables of README.md.
@@ -11,8 +11,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from results_io import points, sweep, write_rows
-
+from experiments.results_io import points, sweep, write_rows
 from jaxscale.aot.pool import compile_layouts
 from jaxscale.aot.request import CompileRequest
 from jaxscale.cost import metrics, problem
