@@ -88,7 +88,7 @@ def _row(case: Case, step: CompiledStep) -> tuple[dict[str, Any], Agreement | No
         return record, None
     predicted = estimate(case.shape, case.workload, case.cluster, case.layout)
     compiled = compiled_estimate(step, case.shape, case.workload, case.cluster)
-    agreement = compare(predicted, compiled)
+    agreement = compare(predicted, compiled, fitted=step.status == "compiled")
     record |= {
         "predicted": _figures(predicted),
         "compiled": _figures(compiled),

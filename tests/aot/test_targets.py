@@ -1,5 +1,8 @@
 """Which compiler is asked for which cluster, and what it is told of."""
 
+import importlib
+import sys
+
 import pytest
 
 from jaxscale.aot.targets import choice as targets
@@ -53,6 +56,21 @@ def test_fused_attention_on_gpu_needs_its_library(with_plugin, monkeypatch):
     assert "cuDNN is not installed" in target.note
     monkeypatch.setattr(targets, "has_cudnn", lambda: True)
     assert target_of(load_cluster("h100-sxm:8")).attention == ""
+
+
+@pytest.mark.parametrize("folders", [(), ("nvidia",), ("nvidia", "nvidia/cudnn")])
+def test_the_library_is_looked_for_without_loading_it(monkeypatch, tmp_path, folders):
+    """`nvidia` is a namespace that many wheels share: absent, there without cuDNN, or there with it."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nvidia"]:
+        monkeypatch.delitem(sys.modules, name)
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    cudnn = tmp_path / "nvidia" / "cudnn"
+    if cudnn.exists():
+        (cudnn / "__init__.py").write_text("raise AssertionError('was loaded')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    importlib.invalidate_caches()
+    assert targets.has_cudnn() == cudnn.exists()
 
 
 @pytest.mark.parametrize(
