@@ -12,7 +12,7 @@ from jaxscale.aot.request import CompileRequest
 from jaxscale.aot.result import CompiledStep
 from jaxscale.api.compiled import compiled_estimate
 from jaxscale.cli.common import json_option, print_json
-from jaxscale.cli.grid import Case, cases, load_grid
+from jaxscale.cli.grid import Case, cases, load_grids
 from jaxscale.cost import estimate
 from jaxscale.errors import InfeasibleError
 
@@ -23,7 +23,14 @@ FIELDS = ("memory", "state", "working", "flops", "communication", "step_time")
 
 
 @click.command()
-@click.option("--grid", "grid_path", required=True, type=click.Path(), metavar="GRID.yaml", help="The cases.")
+@click.option(
+    "--grid",
+    "grid_path",
+    required=True,
+    type=click.Path(),
+    metavar="GRID.yaml",
+    help="The cases; or a folder of such files.",
+)
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Compiles at once.  [default: what fits]")
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=1), default=DEFAULT_TIMEOUT_S, metavar="S", show_default=True,
@@ -39,9 +46,10 @@ def command(grid_path: str, workers: int | None, timeout_s: float, as_json: bool
     layouts: ["fsdp=*,remat=full", "fsdp=*,tensor=4,sp=true"]
     seq_lens: [4096, 8192]
 
-    A layout's * takes the devices that are left. Answers are kept: run again, it compiles only what is new.
+    A layout's * takes the devices that are left. Answers are kept: run again, it compiles only what is new. TPU
+    compiles stop once memory is assigned: what comes then takes ten times as long and changes nothing compared here.
     """
-    found = list(cases(load_grid(grid_path)))
+    found = [case for grid in load_grids(grid_path) for case in cases(grid)]
     if not found:
         raise InfeasibleError(f"{grid_path}: no layout of the grid can run its models on its clusters")
     requests = [

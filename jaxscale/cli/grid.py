@@ -47,6 +47,18 @@ def load_grid(path: str) -> Grid:
     return grid
 
 
+def load_grids(path: str) -> list[Grid]:
+    """Read one grid file, or all of a folder in the order of their names."""
+    from pathlib import Path
+
+    if not Path(path).is_dir():
+        return [load_grid(path)]
+    found = sorted(Path(path).glob("*.yaml"))
+    if not found:
+        raise SpecError(f"{path}: holds no .yaml file")
+    return [load_grid(str(file)) for file in found]
+
+
 def cases(grid: Grid) -> Iterator[Case]:
     """Every legal case; those that break a rule of divisibility are left out."""
     from jaxscale.catalog import load_cluster, load_model

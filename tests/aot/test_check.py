@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import jaxscale.aot.compile as compile_module
 from jaxscale.aot.agreement import compare, difference, spread, summarise
 from jaxscale.cli.check import command
-from jaxscale.cli.grid import cases, fill_layout, load_grid
+from jaxscale.cli.grid import cases, fill_layout, load_grid, load_grids
 from jaxscale.errors import InfeasibleError, SpecError
 from jaxscale.types import Estimate, Layout
 
@@ -86,6 +86,22 @@ def test_bad_grids_are_named(tmp_path, text, says):
     path.write_text(text)
     with pytest.raises(SpecError, match=says):
         load_grid(str(path))
+
+
+def test_a_folder_of_grids_is_read_in_order(tmp_path):
+    (tmp_path / "b.yaml").write_text(GRID.replace("[64, 128]", "[128]"))
+    (tmp_path / "a.yaml").write_text(GRID.replace("[64, 128]", "[64]"))
+    assert [grid.seq_lens for grid in load_grids(str(tmp_path))] == [(64,), (128,)]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SpecError, match=r"holds no \.yaml file"):
+        load_grids(str(tmp_path / "empty"))
+
+
+def test_a_program_that_did_not_fit_has_no_flops_to_compare():
+    a = compare(record(), record("compiled", memory_bytes=17.0), fitted=False)
+    assert math.isnan(a.flops)
+    assert a.communication == {}
+    assert a.memory == pytest.approx(10.0 / 17.0 - 1.0)
 
 
 def test_a_star_takes_what_is_left():
