@@ -20,6 +20,7 @@ from jaxscale.types.measurement import Measurement, MeasureRequest
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
+PREDICTED = ("predict.yaml", "predict_small.yaml")
 ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
@@ -29,11 +30,11 @@ def model_flops(asked: MeasureRequest) -> float:
     return float(asked.workload.tokens_per_step * metrics.model_flops_per_token(p))
 
 
-def predicted() -> list[dict]:
-    """FLOP/s of every shape, relative to the first on the same cluster and layout."""
+def predicted(spec: Path) -> list[dict]:
+    """FLOP/s of every shape, relative to the first of the file on the same cluster and layout."""
     rows = []
     base: dict[tuple[str, str], float] = {}
-    for point in points(FOLDER / "predict.yaml"):
+    for point in points(spec):
         asked, e = point.request, point.predicted
         rate = model_flops(asked) / e.step_time_s
         cell = asked.cluster.name, str(asked.layout)
@@ -112,9 +113,10 @@ def _percent(relative: float | None) -> str:
 
 def predict_part() -> None:
     """Predict, write, print."""
-    rows = predicted()
-    write_rows(RESULTS / "predicted.csv", rows)
-    print_predicted(rows)
+    tables = [predicted(FOLDER / spec) for spec in PREDICTED]
+    write_rows(RESULTS / "predicted.csv", [row for rows in tables for row in rows])
+    for rows in tables:
+        print_predicted(rows)
 
 
 def compile_part() -> None:
