@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jaxscale.cli.common import Request, json_option, request_options
+from jaxscale.cli.common import Request, json_option, print_json, request_options
 from jaxscale.errors import SpecError
 from jaxscale.types.legality import check_layout
 
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 )
 @click.option("--learning-rate", default=3e-4, show_default=True, type=click.FloatRange(0, min_open=True), metavar="R")
 @click.option("--seed", default=0, type=click.IntRange(0), help="Of parameters and tokens.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @json_option
 def command(
     request: Request, steps: int, processes: int, twin: bool, tokens: str, end_of_document: int | None,
-    checkpoints: str, save_every: int, learning_rate: float, seed: int, as_json: bool,
+    checkpoints: str, save_every: int, learning_rate: float, seed: int, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a model under a layout on this machine.
 
@@ -45,7 +46,7 @@ def command(
         --twin --processes 2 --steps 3
 
     A cluster cpu:N, or the twin of any layout, is emulated, in as many processes as asked for; other devices must be
-    there. When a process dies the others are stopped, and the exit code is 1. With --json a line is a JSON object.
+    there. When a process dies the others are stopped, and the exit code is 1.
     """
     from jaxscale.runtime.launch_local import Job, launch
     from jaxscale.runtime.options import TrainOptions
@@ -67,24 +68,25 @@ def command(
         end_of_document=-1 if end_of_document is None else end_of_document,
         checkpoint_dir=str(Path(checkpoints).absolute()) if checkpoints else "", checkpoint_every=save_every,
     )  # fmt: skip
-    if not as_json:
-        _print_header(job)
-    launch(job, on_step=_print_json if as_json else _print_step)
+    if not quiet:
+        click.echo(_header(job), err=True)
+
+    def told(metrics: "StepMetrics") -> None:
+        if not (as_json and quiet):
+            click.echo(_line(metrics), err=as_json)
+
+    steps_done = launch(job, on_step=told)
+    if as_json:
+        print_json({"model": shape.name, "layout": str(layout), "processes": processes, "steps": steps_done})
 
 
-def _print_header(job: "Job") -> None:
+def _header(job: "Job") -> str:
     devices = f"{job.layout.num_devices} {'emulated ' if job.emulated else ''}devices"
     in_processes = f" in {job.processes} processes" if job.processes > 1 else ""
     data = job.token_file or "synthetic tokens"
-    click.echo(f"training {job.shape.name} as {job.layout} on {devices}{in_processes}, {data}")
+    return f"training {job.shape.name} as {job.layout} on {devices}{in_processes}, {data}"
 
 
-def _print_step(metrics: "StepMetrics") -> None:
+def _line(metrics: "StepMetrics") -> str:
     aux = f"  auxiliary {metrics['aux_loss']:.4f}" if metrics["aux_loss"] else ""
-    click.echo(f"step {metrics['step']:>6}  loss {metrics['loss']:.6f}{aux}  gradient norm {metrics['grad_norm']:.4f}")
-
-
-def _print_json(metrics: "StepMetrics") -> None:
-    import json
-
-    click.echo(json.dumps(metrics))
+    return f"step {metrics['step']:>6}  loss {metrics['loss']:.6f}{aux}  gradient norm {metrics['grad_norm']:.4f}"

@@ -11,7 +11,7 @@ _FENCE = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL
 )
 # What compiles, trains or times: minutes, not seconds.
-_SLOW_VERBS = ("compile", "twin", "check", "measure", "bench", "sweep")
+_SLOW_VERBS = ("compile", "twin", "train", "check", "measure", "bench", "sweep")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
