@@ -229,6 +229,9 @@ class _Carry:
 
 def _backward(stage: _Stage, inputs: Array) -> _Carry:
     """Gradients and losses of this stage; those of embedding and head are not reduced yet."""
+    # Without a barrier XLA would merge the gathers of both passes and hold whole weights from one to the other.
+    stored, inputs = lax.optimization_barrier((stage.stored, inputs))
+    stage = dataclasses.replace(stage, stored=stored)
     program, s, stages = stage.program, stage_index(stage.program), stage.program.layout.pipeline
     behind, last = stages - 1 - s, stage.num_chunks * stage.round_units - 1
 
