@@ -14,6 +14,7 @@ from jaxscale.errors import SpecError, nearest
 from jaxscale.launch.slice import Slice
 
 VERBS = ("measure", "sweep", "tune", "probe")
+ON_SEVERAL_HOSTS = ("measure", "sweep")
 MAX_FILES_BYTES = 512 * 2**10  # all of them together travel inside one file; a ConfigMap and a command line are limited
 COORDINATOR_PORT = 8482  # as jax.distributed uses on Cloud TPU; the next one is that of a sweep's leader
 POSTGRES_DRIVER = "psycopg[binary]"
@@ -111,6 +112,11 @@ def make_job(
         said = command[0] if command else ""
         raise SpecError(
             f"command={said!r} is not one of {', '.join(VERBS)}, which run on devices.{nearest(said, VERBS)}"
+        )
+    if where.hosts > 1 and command[0] not in ON_SEVERAL_HOSTS:
+        raise SpecError(
+            f"command={command[0]!r} runs on one host and {where.cluster.name} has {where.hosts}; "
+            f"{' and '.join(ON_SEVERAL_HOSTS)} run on several"
         )
     if not 0 < hours <= 24 * 14:
         raise SpecError(f"hours={hours} must be above 0 and at most {24 * 14}")

@@ -200,6 +200,9 @@ def test_what_cannot_be_launched() -> None:
         load_slice("cpu:8")
     with pytest.raises(SpecError, match=r"command='sweeep' is not one of .*Did you mean sweep"):
         job("v5p-64", "sweeep")
+    assert job("v6e-8", "probe").command == ("probe",)
+    with pytest.raises(SpecError, match="command='probe' runs on one host and v5p-64 has 8; measure and sweep run"):
+        job("v5p-64", "probe")
     with pytest.raises(SpecError, match="gke needs a TPU slice"):
         render(job("h100-sxm:16"), "gke")
 
