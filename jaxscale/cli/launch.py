@@ -37,8 +37,9 @@ def command(
         measure llama3-8b --cluster h100-sxm:16 --layout "fsdp=16" \\
         --seq-len 8192 --global-batch-size 16
 
-    SLICE is a file of tpu_configs/, or a cluster of GPUs. COMMAND is measure or sweep (on one host also tune or
-    probe) with its arguments; the files that it names travel inside the launch file. The hosts find each other through jax.distributed.
+    SLICE is a file of tpu_configs/, or a cluster of GPUs. COMMAND is measure or sweep (on one host also tune or probe)
+    with its arguments; the files that it names travel inside the launch file. The hosts find each other through
+    jax.distributed.
     """
     if out is not None:
         check_writable(out)
