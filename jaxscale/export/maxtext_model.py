@@ -103,12 +103,12 @@ def model_keys(shape: ModelShape, workload: Workload) -> dict[str, object]:
 
 
 def _name(shape: ModelShape) -> dict[str, object]:
-    """MaxText's own name where its code needs one, with every key below laid over that model's file."""
+    """MaxText's own name where its code needs one; what that model's file says then goes before the keys here."""
     if shape.family != "gemma3_text":
         return {"model_name": "default"}
     if shape.name not in NAMED:
         raise LayoutError(f"model {shape.name!r}: MaxText builds gemma3 under these names only: {', '.join(NAMED)}")
-    return {"model_name": shape.name, "override_model_config": True}
+    return {"model_name": shape.name}
 
 
 def num_blocks(shape: ModelShape) -> int:

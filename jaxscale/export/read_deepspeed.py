@@ -60,7 +60,7 @@ def read_deepspeed(text: str, *, num_devices: int, seq_len: int) -> Imported:
 
 
 def _shards(zero: dict, stage: int, ranks: int, context: int) -> int:
-    """Data-parallel ranks that hold one copy: all, but for MiCS, whose shard group may be smaller."""
+    """Data-parallel ranks that hold one copy: all, but for MiCS (DeepSpeed before 0.19), whose group may be smaller."""
     if stage == 0:
         return 1
     group = _count(zero, "mics_shard_size", ranks * context)

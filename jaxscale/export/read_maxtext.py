@@ -23,8 +23,7 @@ from jaxscale.types import (
 
 # Defaults of MaxText's base.yml for what is read here and may be left out
 DEFAULTS: dict[str, Any] = {
-    "model_name": "default", "override_model_config": False, "decoder_block": "llama2",
-    "base_num_decoder_layers": 16, "base_emb_dim": 2048,
+    "model_name": "default", "decoder_block": "llama2", "base_num_decoder_layers": 16, "base_emb_dim": 2048,
     "base_num_query_heads": 16, "base_num_kv_heads": 16, "head_dim": 128, "base_mlp_dim": 7168, "vocab_size": 32_000,
     "logits_via_embedding": False, "normalization_layer_epsilon": 1e-5, "sliding_window_size": 0,
     "attn_logits_soft_cap": 0.0, "final_logits_soft_cap": 0.0, "attention_bias": False, "mlp_bias": False,
@@ -58,7 +57,7 @@ def read_maxtext(text: str, *, num_devices: int, num_slices: int = 1, name: str 
     degrees = _degrees(config, num_devices, num_slices)
     notes: list[str] = []
     shape = None
-    if config["model_name"] != "default" and not config["override_model_config"]:
+    if config["model_name"] != "default":
         notes.append(f"model_name={config['model_name']} is kept in MaxText; name the model beside this file.")
     else:
         shape = _shape(config, name)

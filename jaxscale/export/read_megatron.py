@@ -122,12 +122,11 @@ def _rope(args: dict[str, str]) -> RopeShape:
     plain = RopeShape(theta=_float(args, "--rotary-base", 10_000.0), fraction=_float(args, "--rotary-percent", 1.0))
     if "--use-rope-scaling" in args:
         factor = _float(args, "--rope-scaling-factor", 8.0)
-        return dataclasses.replace(plain, scaling="llama3", factor=factor, original_max_seq_len=8192)
+        return dataclasses.replace(plain, scaling="llama3", factor=factor, **keys.LLAMA3_REST)
     if args.get("--rope-type") != "yarn":
         return plain
     given = {field: _float(args, key, getattr(plain, field)) for key, field in keys.YARN_KEYS.items()}
-    length = int(given.pop("original_max_seq_len"))
-    return dataclasses.replace(plain, scaling="yarn", interleaved=True, original_max_seq_len=length, **given)
+    return dataclasses.replace(plain, scaling="yarn", interleaved=True, **keys.YARN_REST, **given)
 
 
 def _moe(args: dict[str, str]) -> MoEShape:

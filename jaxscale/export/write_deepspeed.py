@@ -1,4 +1,4 @@
-"""A layout as a DeepSpeed configuration (JSON); keys not checked against an installed package."""
+"""A layout as a DeepSpeed configuration (JSON), checked against the package's own reader (0.19)."""
 
 import json
 
@@ -29,8 +29,6 @@ def deepspeed(shape: ModelShape, workload: Workload, cluster: Cluster, layout: L
             "stages 0 and 1; set zero=1"
         )
     zero: dict[str, object] = {"stage": parallel.stage}
-    if parallel.stage == 3 and parallel.replicas > 1:
-        zero["mics_shard_size"] = parallel.shards * layout.context
     if layout.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     config: dict[str, object] = {
@@ -65,8 +63,8 @@ def _notes(workload: Workload, layout: Layout, stage: int, replicas: int) -> tup
         f"{layout.context_method}.": layout.context > 1,
         "sequence_parallel=true has no key: AutoTP keeps activations whole.": layout.sequence_parallel
         and layout.tensor > 1,
-        f"data={replicas} replicas: ZeRO stages 1 and 2 shard over all data-parallel ranks, not over "
-        f"fsdp={layout.fsdp}.": stage in (1, 2) and replicas > 1,
+        f"data={replicas} replicas: ZeRO shards over all data-parallel ranks, not over fsdp={layout.fsdp} (MiCS, which "
+        "did, was removed in DeepSpeed 0.19).": stage > 0 and replicas > 1,
         f"remat={layout.remat} is given in the model's code (torch.utils.checkpoint).": True,
         f"optimizer={optimizer} is given in code: DeepSpeed has no name for it.": optimizer not in OPTIMIZERS,
         "precision=fp8 is given in code (Transformer Engine); bf16 is exported.": precision == "fp8",

@@ -6,7 +6,7 @@ https://github.com/AI-Hypercomputer/maxtext/blob/main/src/maxtext/configs/base.y
 import yaml
 
 from jaxscale.errors import LayoutError
-from jaxscale.export.maxtext_model import dropless, model_keys, num_blocks, says_rope
+from jaxscale.export.maxtext_model import NAMED, dropless, model_keys, num_blocks, says_rope
 from jaxscale.export.result import Export
 from jaxscale.export.sharding import outer_degrees
 from jaxscale.types import AXES, Cluster, Layout, ModelShape, Workload, remat_policy
@@ -161,6 +161,7 @@ def _notes(shape: ModelShape, workload: Workload, cluster: Cluster, layout: Layo
         "context_method=ring: MaxText rings on TPUs and GPUs only; all_gather is exported.": (
             layout.context > 1 and layout.context_method == "ring" and not _rings(cluster, layout)
         ),
+        f"model_name={shape.name}: MaxText takes the model from its own file of that name.": shape.name in NAMED,
         f"capacity_factor={workload.capacity_factor}: MaxText routes gpt-oss without a capacity.": bool(
             shape.moe is not None and workload.capacity_factor and dropless(shape, workload)
         ),

@@ -42,12 +42,12 @@ MLA_KEYS = {
 GROUP_KEYS = {"--moe-router-num-groups": "num_expert_groups", "--moe-router-group-topk": "groups_per_token"}
 YARN_KEYS = {
     "--rotary-scaling-factor": "factor",
-    "--original-max-position-embeddings": "original_max_seq_len",
-    "--beta-fast": "beta_fast",
-    "--beta-slow": "beta_slow",
     "--mscale": "mscale",
     "--mscale-all-dim": "mscale_all_dim",
 }
+# What of the stretching of positions has no argument: what megatron-core has for latent attention and for Llama 3
+YARN_REST = {"original_max_seq_len": 4096, "beta_fast": 32.0, "beta_slow": 1.0}
+LLAMA3_REST = {"original_max_seq_len": 8192, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 # kind of MLP -> flags
 MLPS = {
     "swiglu": ("--swiglu",),
@@ -68,7 +68,8 @@ OPTIMIZERS = {"adamw": "adam", "sgd": "sgd", "muon": "muon"}
 REMATS: dict[str, tuple[str, ...]] = {
     "none": (),
     "full": ("--recompute-granularity full", "--recompute-method uniform", "--recompute-num-layers 1"),
-    "dots": ("--recompute-granularity selective", "--recompute-modules layernorm mlp_act"),
+    "dots": ("--recompute-granularity selective", "--recompute-modules layernorm"),
+    "dots of experts": ("--recompute-granularity selective", "--recompute-modules layernorm moe_act"),
 }
 CONTEXT_METHODS = {"ring": "p2p", "all_gather": "all_gather"}
 # ZeRO stage -> flags; stage 1 is Megatron's distributed optimizer, the others are its own FSDP
@@ -92,7 +93,7 @@ def megatron(shape: ModelShape, workload: Workload, cluster: Cluster, layout: La
         *_layout(shape, layout),
         *PRECISION_FLAGS[workload.precision.name],
         *ZERO_FLAGS[parallel.stage],
-        *REMATS.get(layout.remat, REMATS["full"]),
+        *_remat(shape, layout),
     ]
     if parallel.stage == 1 and parallel.replicas > 1:
         flags.append(f"--num-distributed-optimizer-instances {parallel.replicas}")
@@ -102,6 +103,13 @@ def megatron(shape: ModelShape, workload: Workload, cluster: Cluster, layout: La
         flags.append("--optimizer-cpu-offload")
     notes = parallel.notes + _notes(shape, workload, layout, parallel.stage, parallel.replicas)
     return Export(text="\n".join(flags) + "\n", filename="megatron.args", notes=notes)
+
+
+def _remat(shape: ModelShape, layout: Layout) -> tuple[str, ...]:
+    """The nearest of Megatron's recomputations; the activation of a dense MLP is not among what it recomputes alone."""
+    if layout.remat == "dots" and shape.moe is not None:
+        return REMATS["dots of experts"]
+    return REMATS.get(layout.remat, REMATS["full"])
 
 
 def _refuse(shape: ModelShape, workload: Workload) -> None:
@@ -169,12 +177,12 @@ def _rope(shape: ModelShape) -> list[str]:
 
 
 def _says_rope(shape: ModelShape) -> bool:
-    """Whether Megatron-LM can be told how the positions are stretched; for Llama 3 the rest is in its code."""
+    """Whether Megatron-LM can be told how the positions are stretched."""
     rope = shape.rope
-    if rope.scaling == "llama3":
-        rest = (rope.low_freq_factor, rope.high_freq_factor, rope.original_max_seq_len)
-        return rest == (1.0, 4.0, 8192)
-    return rope.scaling == "none" or (rope.scaling == "yarn" and shape.mla is not None)
+    rest = {"llama3": LLAMA3_REST} | ({"yarn": YARN_REST} if shape.mla is not None else {})
+    if rope.scaling not in rest:
+        return rope.scaling == "none"
+    return all(getattr(rope, field) == value for field, value in rest[rope.scaling].items())
 
 
 def _moe(shape: ModelShape, workload: Workload, layout: Layout) -> list[str]:
@@ -234,7 +242,7 @@ def _notes(shape: ModelShape, workload: Workload, layout: Layout, stage: int, re
     optimizer = workload.optimizer.name
     said = {
         f"remat={layout.remat} has no Megatron setting; full recomputation is exported.": layout.remat not in REMATS,
-        "remat=dots is exported as recomputing norms and activation functions only.": layout.remat == "dots",
+        "remat=dots is exported as recomputing norms, and experts' activation functions.": layout.remat == "dots",
         f"schedule={layout.schedule}: Megatron-LM runs 1f1b, interleaved where virtual stages are given.": (
             layout.pipeline > 1 and layout.schedule not in ("1f1b", "interleaved")
         ),
@@ -244,7 +252,7 @@ def _notes(shape: ModelShape, workload: Workload, layout: Layout, stage: int, re
         "its hybrid sharding is set up.": stage > 1 and replicas > 1,
         f"optimizer={optimizer}: Megatron-LM has {', '.join(OPTIMIZERS)}; its default is kept.": optimizer
         not in OPTIMIZERS,
-        f"rope.scaling={shape.rope.scaling} is not exported.": not _says_rope(shape),
+        f"rope.scaling={shape.rope.scaling} is not exported in full.": not _says_rope(shape),
         "qk_norm=full: Megatron-LM normalizes each head.": shape.qk_norm == "full",
         "attention_out_bias=true is not exported: Megatron-LM has one switch for it and the biases of the MLP.": (
             shape.attention_out_bias and not shape.mlp_bias
