@@ -2,97 +2,64 @@
 
 import contextlib
 import functools
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from jaxscale.calibrate import own_stack
-from jaxscale.cli.common import Request, json_option, print_json, request_options
+from jaxscale.cli.common import (
+    Request,
+    check_writable,
+    json_option,
+    print_json,
+    report_option,
+    request_options,
+    write_report,
+)
 from jaxscale.cli.measure import STORE_VARIABLE
 from jaxscale.cli.progress import Bars
 from jaxscale.cli.search import nothing_fits
 from jaxscale.cli.sweep import measured
+from jaxscale.cli.tune_tables import page, show, to_json
 from jaxscale.errors import InfeasibleError, MeasurementError, SpecError
 from jaxscale.search import parse_limits, search
-from jaxscale.types import AXES, Estimate, Layout
+from jaxscale.types import Estimate, Layout
 from jaxscale.types.measurement import Measurement, MeasureRequest
 from jaxscale.units import format_seconds
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from jaxscale.study import Store
     from jaxscale.study.pool import Pool
-    from jaxscale.study.tuning import Trial, TuneResult
-
-MOST_EFFECTS = 5
+    from jaxscale.study.tuning import Trial
 
 
 @click.command()
 @request_options()
-@click.option(
-    "--budget-runs",
-    default=12,
-    show_default=True,
-    type=click.IntRange(1, 1000),
-    metavar="N",
-    help="Layouts to measure, those in the store included.",
-)
-@click.option(
-    "--min-gain",
-    default=0.002,
-    show_default=True,
-    type=click.FloatRange(0, 1, max_open=True),
-    metavar="F",
-    help="Stop when one more run is expected to save less than this share of the best time.",
-)
+@click.option("--budget-runs", default=12, show_default=True, type=click.IntRange(1, 1000), metavar="N",
+              help="Layouts to measure, those in the store included.")  # fmt: skip
+@click.option("--min-gain", default=0.002, show_default=True, type=click.FloatRange(0, 1, max_open=True), metavar="F",
+              help="Stop when one more run is expected to save less than this share of the best time.")  # fmt: skip
 @click.option("--limit", "limits", multiple=True, metavar="L", help='Such as "tensor<=8,remat=full|dots". May repeat.')
-@click.option(
-    "--candidates",
-    default=200,
-    show_default=True,
-    type=click.IntRange(1, 1000),
-    metavar="K",
-    help="The best K as predicted are considered.",
-)
-@click.option(
-    "--workers",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 64),
-    metavar="N",
-    help="Measurements at once; several on one machine disturb each other.",
-)
-@click.option(
-    "--steps", default=10, show_default=True, type=click.IntRange(1), metavar="N", help="Timed steps of a run."
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    default=600.0,
-    show_default=True,
-    type=click.FloatRange(0, min_open=True),
-    metavar="S",
-    help="Seconds for one run.",
-)
-@click.option(
-    "--store",
-    "address",
-    envvar=STORE_VARIABLE,
-    metavar="FILE",
-    show_envvar=True,
-    help="Where runs are kept; what it has of the same program is not measured again.",
-)
+@click.option("--candidates", default=200, show_default=True, type=click.IntRange(1, 1000), metavar="K",
+              help="The best K as predicted are considered.")  # fmt: skip
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), metavar="N",
+              help="Measurements at once; several on one machine disturb each other.")  # fmt: skip
+@click.option("--steps", default=10, show_default=True, type=click.IntRange(1), metavar="N", help="Timed steps a run.")
+@click.option("--timeout", "timeout_s", default=600.0, show_default=True, type=click.FloatRange(0, min_open=True),
+              metavar="S", help="Seconds for one run.")  # fmt: skip
+@click.option("--store", "address", envvar=STORE_VARIABLE, metavar="FILE", show_envvar=True,
+              help="Where runs are kept; what it has of the same program is not measured again.")  # fmt: skip
+@report_option
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @json_option
 def command(
     request: Request, budget_runs: int, min_gain: float, limits: tuple[str, ...], candidates: int, workers: int,
-    steps: int, timeout_s: float, address: str | None, quiet: bool, as_json: bool,
+    steps: int, timeout_s: float, address: str | None, report: Path | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the fastest layout on the devices at hand by measuring few.
 
@@ -106,6 +73,8 @@ def command(
     """
     if workers > 1 and request.cluster.chip.kind != "cpu":
         raise SpecError(f"--workers={workers}: the devices of {request.cluster.name} run one measurement at a time")
+    if report is not None:
+        check_writable(report)
     from jaxscale.study.tuning import Candidate, tune
 
     ranked = _ranked(request, limits, candidates, quiet=quiet)
@@ -122,10 +91,12 @@ def command(
                 known=lab.known([choice.layout for choice in choices]),
                 on_trial=functools.partial(_said, bars, budget_runs),
             )  # fmt: skip
+    if report is not None:
+        write_report(report, page(request, result))
     if as_json:
         print_json(to_json(request, result))
     else:
-        _print(request, result, address)
+        show(request, result, address)
     if result.best is None:
         raise MeasurementError(f"none of the {len(result.trials)} layouts that were tried ran: see above why")
 
@@ -209,107 +180,3 @@ def trial_of(measurement: Measurement) -> "Trial":
 def _said(bars: Bars, budget_runs: int, trial: "Trial", number: int) -> None:
     took = format_seconds(trial.seconds) if trial.seconds is not None else trial.message.partition("\n")[0]
     bars.said(f"  {number} of at most {budget_runs}: {took} ({trial.layout})")
-
-
-def to_json(request: Request, result: "TuneResult") -> dict:
-    """The result as `--json` prints it."""
-    best = result.best
-    return {
-        "model": request.shape.name,
-        "cluster": request.cluster.name,
-        "best": _trial_json(result, best) if best else None,
-        "stopped": result.stopped,
-        "expected_gain_of_one_more": result.gain,
-        "runs": [_trial_json(result, trial) for trial in result.trials],
-        "runs_from_store": result.num_known,
-        "num_candidates": len(result.candidates),
-        "predictor": {
-            "scale": result.scale,
-            "spread": result.spread,
-            "effects": [
-                {"feature": e.feature, "log_time": e.log_time, "deviation": e.deviation, "share": e.share}
-                for e in result.effects
-            ],
-        },
-    }
-
-
-def _trial_json(result: "TuneResult", trial: "Trial") -> dict:
-    predicted_s = result.predicted_s(trial.layout)
-    return {
-        "layout": str(trial.layout), "step_time_s": trial.seconds, "predicted_s": predicted_s, "message": trial.message,
-    }  # fmt: skip
-
-
-def _print(request: Request, result: "TuneResult", address: str | None) -> None:
-    from jaxscale.report.terminal import console, title
-
-    out = console()
-    out.print(title(request.shape, request.workload, request.cluster))
-    best = result.best
-    if best is not None and best.seconds is not None:
-        first = result.trials[0]
-        saved = f", {1 - best.seconds / first.seconds:.1%} less than the first" if first.seconds else ""
-        out.print(f"[bold]{format_seconds(best.seconds)}[/] {best.layout}{saved}")
-    out.print()
-    out.print(_runs_table(result))
-    out.print()
-    out.print(_why(result))
-    out.print(_learned(result))
-    if address:
-        out.print(f"Runs are in {address}; the same command goes on from there.")
-
-
-def _runs_table(result: "TuneResult") -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for heading in ("run", "step", "predicted"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("layout")
-    for number, trial in enumerate(result.trials, start=1):
-        best = trial is result.best
-        took = format_seconds(trial.seconds) if trial.seconds is not None else trial.message.partition(":")[0]
-        layout = str(trial.layout).replace(",", ", ")  # so that it can be wrapped
-        if trial.seconds is None:
-            layout += f"\n{trial.message}"
-        predicted = format_seconds(result.predicted_s(trial.layout))
-        table.add_row(str(number), took, predicted, layout, style="bold" if best else None)
-    return table
-
-
-def _why(result: "TuneResult") -> str:
-    runs = f"{len(result.trials)} of {len(result.candidates)} layouts were measured"
-    if result.num_known:
-        runs += f" ({result.num_known} of them before)"
-    gain = f"one more run is expected to save {result.gain:.2%}"
-    return (
-        f"{runs}; "
-        + {
-            "budget": f"the budget is spent, {gain}.",
-            "gain": f"{gain}, which is not worth it.",
-            "exhausted": "no other is left.",
-        }[result.stopped]
-    )
-
-
-def _learned(result: "TuneResult") -> str:
-    """What the predictor gets wrong, in sentences."""
-    if result.scale is None or result.spread is None:
-        return "Nothing ran, so nothing is known of the predictor."
-    lines = [
-        f"Measured over predicted: {result.scale:.3g} at the median, +- {result.spread:.1%} from layout to layout."
-    ]
-    for e in result.effects[:MOST_EFFECTS]:
-        slower = "slower" if e.log_time > 0 else "faster"
-        lines.append(
-            f"  {_words(e.feature)}: {abs(math.expm1(e.log_time)):.0%} {slower} than predicted "
-            f"(+- {e.deviation:.0%}; {e.share:.0%} of what can be told apart)"
-        )
-    return "\n".join(lines)
-
-
-def _words(feature: str) -> str:
-    """A feature as a step of it reads: a doubling of a degree, or a choice."""
-    doubled = (*AXES, "microbatch", "virtual_stages", "saved_ops")
-    return f"each doubling of {feature}" if feature in doubled else feature.replace("schedule_", "schedule ")

@@ -25,6 +25,8 @@ class TuneResult:
     stopped: str  # why: budget, gain, exhausted
     gain: float  # expected share of the best time that one more run would save
     effects: tuple[Effect, ...]  # what the predictor gets wrong, largest first
+    belief: Belief  # of every candidate, after the last trial
+    sigma_log: float  # how far the predictor was trusted: standard deviation of its log error
 
     @property
     def best(self) -> Trial | None:
@@ -86,6 +88,7 @@ def tune(
     return TuneResult(
         candidates=tuple(candidates), trials=tuple(trials), num_known=num_known, stopped=stopped,
         gain=choices[0].gain if choices else 0.0, effects=effects(candidates, trials),
+        belief=learn(trials), sigma_log=sigma_log,
     )  # fmt: skip
 
 
