@@ -1,12 +1,12 @@
 """`jaxscale measure`: the real step of one layout on devices that are there, or emulated."""
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from jaxscale.api.observed import with_utilisation
 from jaxscale.cli.common import (
     Request,
     check_writable,
@@ -17,11 +17,11 @@ from jaxscale.cli.common import (
     write_report,
 )
 from jaxscale.cli.progress import Bars
-from jaxscale.cost import estimate, metrics, problem
+from jaxscale.cost import estimate
 from jaxscale.errors import MeasurementError
 from jaxscale.types import Estimate
 from jaxscale.types.measurement import Measurement, MeasureRequest
-from jaxscale.units import format_bytes, format_seconds
+from jaxscale.units import format_bytes, format_seconds, format_si
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,14 +38,17 @@ STORE_VARIABLE = "JAXSCALE_STORE"
     "--watchdog", default=600.0, show_default=True, type=click.FloatRange(0, min_open=True), metavar="S",
     help="Seconds without a sign of life that count as a hang.",
 )  # fmt: skip
+@click.option(
+    "--noise-scale", is_flag=True, help="Estimate the gradient noise scale too: one more pass over gradients."
+)
 @click.option("--trace", default="", metavar="DIR", help="Leave a profiler trace of two more steps there.")
 @click.option("--store", metavar="FILE", help=f"Keep the record in this store.  [default: ${STORE_VARIABLE}]")
 @report_option
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @json_option
 def command(
-    request: Request, steps: int, warmup: int, seed: int, watchdog: float, trace: str, store: str | None,
-    report: Path | None, quiet: bool, as_json: bool,
+    request: Request, steps: int, warmup: int, seed: int, watchdog: float, noise_scale: bool, trace: str,
+    store: str | None, report: Path | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run a layout's real training step and measure it.
 
@@ -61,7 +64,7 @@ def command(
 
     asked = MeasureRequest(
         shape=request.shape, workload=request.workload, layout=request.only_layout, cluster=request.cluster,
-        num_steps=steps, num_warmup_steps=warmup, seed=seed, trace_dir=trace,
+        num_steps=steps, num_warmup_steps=warmup, seed=seed, trace_dir=trace, noise_scale=noise_scale,
     )  # fmt: skip
     if report is not None:
         check_writable(report)
@@ -115,22 +118,6 @@ def _open_store(address: str | None):
     return Store(address)
 
 
-def with_utilisation(measurement: Measurement) -> Measurement:
-    """The measurement with MFU and HFU: FLOPs by the cost model's convention, time as measured."""
-    median_s = measurement.median_s
-    if median_s is None:
-        return measurement
-    asked = measurement.request
-    predicted = estimate(asked.shape, asked.workload, asked.cluster, asked.layout)
-    p = problem(asked.shape, asked.workload, asked.cluster)
-    devices = asked.cluster.num_devices
-    return dataclasses.replace(
-        measurement,
-        mfu=float(metrics.mfu(p, predicted.model_flops * devices, median_s)),
-        hfu=float(metrics.mfu(p, predicted.hardware_flops * devices, median_s)),
-    )
-
-
 def to_json(measurement: Measurement) -> dict:
     """The record as `--json` prints it: what was stored, and what follows from it."""
     from jaxscale.aot.codec import encode
@@ -142,6 +129,7 @@ def to_json(measurement: Measurement) -> dict:
         "outliers": list(measurement.outliers),
         "loss_is_finite": measurement.loss_is_finite,
         "loss_falls": measurement.loss_falls,
+        "noise_scale_sequences": measurement.noise.sequences if measurement.noise else None,
         "tokens_per_s_per_chip": measurement.tokens_per_s_per_chip,
     }
 
@@ -170,6 +158,8 @@ def figures(measurement: Measurement) -> "Table":
         table.add_row("step", f"{format_seconds(m.median_s)} {spread}, {_count(len(m.outliers), 'outlier')}")
     if m.mfu is not None and m.hfu is not None:
         table.add_row("MFU, HFU", f"{m.mfu:.1%}, {m.hfu:.1%} of the cluster's stated peak")
+    if m.noise is not None:
+        table.add_row("noise scale", _noise(m))
     if m.warmup_times_s:
         table.add_row("warm-up", ", ".join(map(format_seconds, m.warmup_times_s)))
     if m.compile_s:
@@ -186,6 +176,15 @@ def figures(measurement: Measurement) -> "Table":
         table.add_row("host", f"{s.host}; load {load}")
         table.add_row("revision", s.git_revision or f"source {s.source_digest[:12]}")
     return table
+
+
+def _noise(measurement: Measurement) -> str:
+    """The gradient noise scale beside the batch: far below it more sequences a step still help, far above hardly."""
+    noise, batch = measurement.noise, measurement.request.workload.global_batch_size
+    if noise is None or noise.sequences is None:
+        return f"the gradient drowns in noise at {batch} sequences: more steps or a larger batch would tell"
+    tokens = noise.sequences * measurement.request.workload.seq_len
+    return f"{noise.sequences:.3g} sequences ({format_si(tokens, 'tokens')}); the batch is {batch}"
 
 
 def _count(number: int, what: str) -> str:

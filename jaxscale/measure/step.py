@@ -7,11 +7,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from jaxscale.aot.codec import encode
+from jaxscale.aot.codec import decode, encode
 from jaxscale.measure.events import Ending, Event, run_child
 from jaxscale.measure.surroundings import load_afterwards, look_around
 from jaxscale.types.legality import check_layout
 from jaxscale.types.measurement import Measurement, MeasurementStatus, MeasureRequest
+from jaxscale.types.noise import NoiseScale
 
 CHILD_MODULE = "jaxscale.measure.step_child"
 DEFAULT_WATCHDOG_S = 600.0
@@ -76,6 +77,8 @@ def _fold(events: list[Event]) -> dict[str, Any]:
             times = "warmup_times_s" if event["phase"] == "warmup" else "step_times_s"
             fields[times] += (event["seconds"],)
             fields["losses"] += (event["loss"],)
+        elif event["phase"] == "noise":
+            fields["noise"] = decode(NoiseScale, event["noise"])
         elif event["phase"] != "error":
             fields |= {key: value for key, value in event.items() if key != "phase"}
     return fields

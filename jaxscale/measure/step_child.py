@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from jaxscale.aot.codec import decode
+from jaxscale.aot.codec import decode, encode
 from jaxscale.errors import MeasurementError
 from jaxscale.measure.events import Reporter, die_with_parent
 from jaxscale.measure.hosts import join, this_host
@@ -39,12 +39,17 @@ def run(request: MeasureRequest, report: Reporter) -> None:
     report(phase="devices", device_kind=devices[0].device_kind, num_devices=len(devices))
     step, compiled = _compile(request, devices, report)
     state, batch = _initial(request, step, report)
+    noise = step.noise_scale()
     for phase, count in (("warmup", request.num_warmup_steps), ("step", request.num_steps)):
         for _ in range(count):
-            state, loss, seconds = timed_step(compiled, state, batch)
-            report(phase=phase, seconds=seconds, loss=loss)
-            if not math.isfinite(loss):
+            state, metrics, seconds = timed_step(compiled, state, batch)
+            report(phase=phase, seconds=seconds, loss=metrics["loss"])
+            if not math.isfinite(metrics["loss"]):
                 return
+            if noise is not None:
+                noise = noise.after(metrics["small_batch_square"], metrics["big_batch_square"])
+    if noise is not None:
+        report(phase="noise", noise=encode(noise))
     peak_bytes, source = peak_memory(devices)
     report(phase="memory", peak_memory_bytes=peak_bytes, memory_source=source)
     if request.trace_dir:
@@ -68,10 +73,11 @@ def take_devices(count: int, *, emulated: bool) -> list[Any]:
 
 
 def _compile(request: MeasureRequest, devices: list[Any], report: Reporter) -> tuple[Any, Any]:
-    from jaxscale.runtime import build_step
+    from jaxscale.runtime import TrainOptions, build_step
 
     started = time.perf_counter()
-    step = build_step(request.shape, request.workload, request.layout, devices, seed=request.seed)
+    options = TrainOptions(noise_scale=request.noise_scale)
+    step = build_step(request.shape, request.workload, request.layout, devices, options=options, seed=request.seed)
     lowered = step.lower()
     between = time.perf_counter()
     compiled = lowered.compile()
@@ -92,14 +98,14 @@ def _initial(request: MeasureRequest, step: Any, report: Reporter) -> tuple[Any,
     return state, batch
 
 
-def timed_step(compiled: Any, state: Any, batch: Any) -> tuple[Any, float, float]:
-    """Run one step until the last device is done; returns the new state, the loss and the seconds."""
+def timed_step(compiled: Any, state: Any, batch: Any) -> tuple[Any, dict[str, float], float]:
+    """Run one step until the last device is done; returns the new state, the metrics and the seconds."""
     import jax
 
     started = time.perf_counter()
     state, metrics = jax.block_until_ready(compiled(state, batch))
     seconds = time.perf_counter() - started
-    return state, float(metrics["loss"]), seconds
+    return state, {name: float(value) for name, value in metrics.items()}, seconds
 
 
 def peak_memory(devices: list[Any]) -> tuple[float, str]:

@@ -23,6 +23,7 @@ class TrainOptions:
     router_aux_loss: float = 0.0  # load balance (Switch, arXiv 2101.03961, eq. 4)
     router_z_loss: float = 0.0  # (ST-MoE, arXiv 2202.08906, eq. 5)
     router_bias_rate: float = 1e-3  # aux-free balancing (arXiv 2408.15664)
+    noise_scale: bool = False  # report squared norms of gradients over small batches (arXiv 1812.06162)
 
     def __post_init__(self) -> None:
         require_positive("options", learning_rate=self.learning_rate, epsilon=self.epsilon)

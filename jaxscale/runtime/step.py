@@ -17,6 +17,7 @@ from jaxscale.runtime.placement.mesh import build_mesh
 from jaxscale.runtime.placement.params import is_plan
 from jaxscale.runtime.program.batch import Batch, batch_spec
 from jaxscale.runtime.program.gradients import Losses, accumulate, global_norm, reduce_gradients, reduce_losses
+from jaxscale.runtime.program.noise import noise_metrics, noise_split
 from jaxscale.runtime.program.program import Program, make_program
 from jaxscale.runtime.state import (
     TrainState,
@@ -31,6 +32,7 @@ from jaxscale.runtime.state import (
 )
 from jaxscale.types import Layout, ModelShape, Workload
 from jaxscale.types.legality import check_layout
+from jaxscale.types.noise import NoiseScale
 from jaxscale.zoo import Execution
 from jaxscale.zoo.kernels import execution_for
 from jaxscale.zoo.routing import balanced_bias
@@ -95,11 +97,20 @@ class TrainStep:
         """The step lowered from abstract values; works for devices that are only described."""
         return self.step.lower(self.abstract_state(), self.abstract_batch())
 
+    def noise_scale(self) -> NoiseScale | None:
+        """Averages to which every step's `small_batch_square` and `big_batch_square` are added (`TrainOptions`).
+
+        None where the step meets no gradient of less than its whole batch, or does not look at it.
+        """
+        split = noise_split(self.program) if self.program.options.noise_scale else None
+        batch = float(self.program.workload.global_batch_size)
+        return NoiseScale(small_batch=batch / split.count, big_batch=batch) if split else None
+
     def gradients(self, state: TrainState, batch: Batch) -> tuple[Any, Metrics]:
         """Gradients of the mean loss before clipping, in the zoo's order and without padding; and the metrics."""
 
         def local(state: TrainState, batch: Batch) -> tuple[Any, Metrics]:
-            grads, losses = accumulate(self.program, state.stored, batch)
+            grads, losses, _ = accumulate(self.program, state.stored, batch)
             return reduce_gradients(self.program, grads), _loss_metrics(reduce_losses(self.program, losses))
 
         specs = param_specs(self.program, self.program.layout.optimizer_shard)
@@ -175,7 +186,7 @@ def _local_step(
     program: Program, optimizer: optax.GradientTransformation, state: TrainState, batch: Batch
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step on one device's shards."""
-    grads, losses = accumulate(program, state.stored, batch)
+    grads, losses, squares = accumulate(program, state.stored, batch)
     grads = reduce_gradients(program, grads)
     norm = global_norm(program, grads)
     state = move_offloaded(program, state, jax.memory.Space.Device)
@@ -184,6 +195,7 @@ def _local_step(
         "grad_norm": norm,
         "learning_rate": jnp.asarray(learning_rate(program.options)(state.step), jnp.float32),
     }
+    metrics |= noise_metrics(program, squares, grads)
     after = TrainState(step=state.step + 1, master=master, working=working_copy(program, master), optimizer=moments)
     return move_offloaded(program, after, jax.memory.Space.Host), metrics
 

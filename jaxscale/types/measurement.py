@@ -10,6 +10,7 @@ from jaxscale.types._check import require_choice, require_positive_int
 from jaxscale.types.hardware import Cluster
 from jaxscale.types.layout import Layout
 from jaxscale.types.model import ModelShape
+from jaxscale.types.noise import NoiseScale
 from jaxscale.types.workload import Workload
 
 MeasurementStatus = Literal["ok", "out_of_memory", "not_a_number", "hang", "crash"]
@@ -35,6 +36,7 @@ class MeasureRequest:
     num_warmup_steps: int = 2
     seed: int = 0
     trace_dir: str = ""  # where to leave a profiler trace of two more steps; empty = none
+    noise_scale: bool = False  # estimate the gradient noise scale, for one more pass over the gradients
 
     def __post_init__(self) -> None:
         require_positive_int("measurement", num_steps=self.num_steps)
@@ -87,6 +89,7 @@ class Measurement:
     )
     mfu: float | None = None  # by the cluster's peak FLOP/s; None where there is no step time
     hfu: float | None = None
+    noise: NoiseScale | None = None  # over all steps, which see one batch; None where not asked or not to be seen
     surroundings: Surroundings | None = None
 
     def __post_init__(self) -> None:
@@ -153,10 +156,21 @@ class ProbeSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeStep:
+    """A small training step that a probe runs on all devices; `seconds` is its best time, 0 before it ran."""
+
+    shape: ModelShape
+    workload: Workload
+    layout: Layout
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
     """Everything that a probe saw, and where."""
 
     samples: tuple[ProbeSample, ...]
+    steps: tuple[ProbeStep, ...] = ()
     device_kind: str
     num_devices: int
     memory_bytes: float  # that one device can allocate
