@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "trace": ("jaxscale.cli.trace", "Write a predicted step as a trace for ui.perfetto.dev."),
     "explore": ("jaxscale.cli.explore", "Change a layout by hand; time and memory follow."),
     "export": ("jaxscale.cli.export", "Write a layout as another framework's configuration."),
+    "import": ("jaxscale.cli.import_config", "Read another framework's configuration as a run spec."),
     "plan": ("jaxscale.cli.plan", "From a budget to a model, tokens, layout, days and money."),
     "laws": ("jaxscale.cli.laws", "List the scaling laws, or ask them about a model."),
     "fit-law": ("jaxscale.cli.fit_law", "Fit a scaling law to a table of runs."),

@@ -130,10 +130,15 @@ def _layout(
         tensor=degrees["tensor"] * degrees["tensor_sequence"], sequence_parallel=degrees["tensor_sequence"] > 1,
         microbatch_size=batch // (shards * num_microbatches), params_shard=inner, grads_shard=inner,
         optimizer_shard="data" if config["shard_optimizer_over_data"] else inner, remat=remat,
-        schedule="interleaved" if virtual > 1 else "gpipe", virtual_stages=virtual,
-        context_method=_ours(keys.CONTEXT_STRATEGIES, config, "context_parallel_strategy"),  # type: ignore[arg-type]
+        schedule="interleaved" if virtual > 1 else "gpipe" if pipeline > 1 else "1f1b", virtual_stages=virtual,
+        context_method=_context_method(config, degrees["context"]),  # type: ignore[arg-type]
         offload_optimizer=config["optimizer_memory_host_offload"],
     )  # fmt: skip
+
+
+def _context_method(config: dict[str, Any], context: int) -> str:
+    method = _ours(keys.CONTEXT_STRATEGIES, config, "context_parallel_strategy")
+    return method if context > 1 else "ring"  # jaxscale's default, where there is nothing to choose
 
 
 def _shape(config: dict[str, Any], name: str) -> ModelShape:
