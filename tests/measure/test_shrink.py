@@ -22,13 +22,13 @@ def test_twin_is_legal_and_alike(model: str, data: st.DataObject) -> None:
     degrees = {axis: data.draw(st.sampled_from([1, 2, 4])) for axis in ("data", "fsdp", "context", "tensor")}
     if shape.moe:
         degrees["expert"] = data.draw(st.sampled_from([1, 2, 4]))
-    schedule = data.draw(st.sampled_from(["gpipe", "1f1b", "interleaved"]))
+    schedule = data.draw(st.sampled_from(["gpipe", "1f1b", "interleaved", "layered"]))
     pipeline = data.draw(st.sampled_from([1, 2]))
     layout = Layout(
         **degrees,
         pipeline=pipeline,
-        schedule=schedule if pipeline > 1 else "1f1b",
-        virtual_stages=2 if schedule == "interleaved" and pipeline > 1 else 1,
+        schedule=schedule if pipeline > 1 or schedule == "layered" else "1f1b",
+        virtual_stages=2 if schedule in ("interleaved", "layered") and pipeline > 1 else 1,
         sequence_parallel=data.draw(st.booleans()),
         remat=data.draw(st.sampled_from(sorted(REMAT_POLICIES))),
     )
