@@ -43,7 +43,7 @@ def gpt(size: float, heads: int, width: int, layers: int) -> ModelShape:
 
 
 def step_s(shape: ModelShape, gpus: int, batch: int, layout: Layout, *, selective: bool = False) -> float:
-    software = Software(stack="megatron", attention_kernel="naive", gated=False, recomputes_scores=selective)
+    software = Software(stack="megatron", attention_kernel="naive", gated=False, score_recompute=selective)
     stack = calibration_for("megatron", "a100").stack_for(software)
     cluster = load_cluster(f"a100-sxm-80gb:8x{gpus // 8}" if gpus > 8 else "a100-sxm-80gb:8")
     # Megatron-LM accumulates and reduces gradients in float32.

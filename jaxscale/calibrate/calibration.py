@@ -13,6 +13,10 @@ from jaxscale.calibrate.run import Software
 from jaxscale.errors import SpecError, nearest
 from jaxscale.types import STACKS, Stack
 
+HABITS = (  # fields of Stack that a framework's code tells, and no measurement
+    "gathered_logits", "modules_before", "modules_after", "whole_recompute", "score_recompute", "whole_reduction",
+    "split_dispatch",
+)  # fmt: skip
 PRIOR_SIGMA = 0.16  # standard deviation of log(measured / predicted) of a stack that nobody measured
 
 
@@ -47,8 +51,8 @@ class Calibration:
         base = STACKS.get(self.stack) or Stack(name=self.stack, spmd=False)
         return dataclasses.replace(
             base, attention_kernel=software.attention_kernel,  # type: ignore[arg-type]
-            gathered_logits=float(software.gathered_logits),
             sigma_log=self.sigma_log, source=self.describe(), **values,
+            **{name: float(getattr(software, name)) for name in HABITS},
         )  # fmt: skip
 
     def to_json(self) -> dict:

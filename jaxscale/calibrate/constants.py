@@ -63,6 +63,10 @@ def _eager(software: Software) -> bool:
     return not software.stack.startswith("xla")
 
 
+def _fused(software: Software) -> bool:
+    return software.attention_kernel != "naive"
+
+
 def _tensor_async(software: Software) -> bool:
     return software.async_tensor
 
@@ -88,6 +92,7 @@ COMPUTE: tuple[Constant, ...] = (
     _share("attention_splash", "attention_efficiency", 0.55, 0.5, "reaches about half of peak", _kernel("splash")),
     _scale("score_passes", "score_passes", 9.0, 0.4, _EAGER, _kernel("naive", fused_softmax=False)),
     _scale("score_passes_fused", "score_passes", 4.5, 0.4, _EAGER, _kernel("naive", fused_softmax=True)),
+    _share("ring_efficiency", "ring_efficiency", 0.85, 0.5, "smaller blocks, partial results merged", _fused),
     _share("memory_efficiency", "memory_efficiency", 0.80, 0.25, _SHEET),
     _scale("elementwise_passes", "elementwise_passes", 1.7, 0.5, _EAGER, lambda s: not s.fused_elementwise),
     _scale("elementwise_passes_fused", "elementwise_passes", 1.2, 0.3, _FUSED, lambda s: s.fused_elementwise),
@@ -113,6 +118,8 @@ COMMUNICATION: tuple[Constant, ...] = (
     _share("context_overlap", "context_overlap", 0.50, 1.0, "ring attention hides transfers behind blocks"),
     _share("expert_overlap", "expert_overlap", 0.10, 0.8, "exposed unless the schedule interleaves microbatches"),
     _share("pipeline_overlap", "pipeline_overlap", 0.40, 1.0, "sends may wait for the receiver's compute"),
+    _scale("handoff_s", "handoff_s", 1e-3, 1.0, "a blocking send or receive drains the queue of launched kernels",
+           _eager),
     _scale("overlap_slowdown", "overlap_slowdown", 0.10, 0.5, "communication kernels take a few SMs and HBM bandwidth"),
     _scale("microbatch_overhead_s", "microbatch_overhead_s", 2e-3, 0.7, "data loading, loss and schedule on the host"),
     _scale("straggler_frac", "straggler_frac", 3e-3, 0.5, "clocks differ by 1-3% between chips"),
@@ -132,7 +139,7 @@ MEMORY: tuple[Constant, ...] = (
            lambda s: _eager(s) and s.gated and not s.fused_elementwise, "memory"),
     _scale("logit_copies", "logit_copies", 2.0, 0.4, "eager float32 logits, softmax, gradients", _eager, "memory"),
     _scale("score_saved_bytes", "score_saved_bytes", 5.0, 0.4, "softmax, mask, dropout: arXiv 2205.05198, eq. 1",
-           lambda s: _eager(s) and s.attention_kernel == "naive" and not s.recomputes_scores, "memory"),
+           lambda s: _eager(s) and s.attention_kernel == "naive" and not s.score_recompute, "memory"),
 )  # fmt: skip
 CONSTANTS: tuple[Constant, ...] = (*COMPUTE, *COMMUNICATION, *MEMORY)
 

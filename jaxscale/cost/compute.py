@@ -21,6 +21,8 @@ ATTENTION_BACKWARD_FLOPS = 2.5  # five matmuls for two (FlashAttention-2, arXiv 
 ATTENTION_HEAD_HALF = 32.0  # head width at which a fused kernel reaches half of its asymptote
 ATTENTION_CONTEXT_HALF = 256.0  # visible tokens at which it does
 DEFAULT_HEAD_DIM = 128.0
+HOP_KERNELS = 9.0  # of a ring's attention for each further shard of keys
+ROUTING_KERNELS = 6.0  # of dispatch, and of combine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,11 @@ class Tokens:
     full: Number  # where the sequence is whole over the tensor axis
     residual: Number  # in the residual stream: split over tensor with sequence parallelism
 
+    @property
+    def split(self) -> Number:
+        """1 where the residual stream holds only a part of the tokens, else 0."""
+        return (self.residual < self.full) * 1.0
+
 
 def local_tokens(p: Problem, layouts: LayoutBatch) -> Tokens:
     """Tokens of one microbatch on one device."""
@@ -63,7 +70,7 @@ def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch) -> OpCost
     s, stack = p.inventory.numbers, p.stack
     tp = layouts.tensor
     split = 1.0 if op.shard == "whole" else tp
-    rows = tokens.residual if op.shard in ("whole", "row") and op.kind != "gather" else tokens.full
+    rows = tokens.residual if _in_stream(p, op) else tokens.full
     fill = p.capacity_factor if op.expert else 1.0
     output = rows * op.out * fill / (tp if op.shard in ("column", "vocab") else 1.0)
     # The element-wise part: a fused pass over `io` elements a token.
@@ -90,14 +97,43 @@ def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch) -> OpCost
         bytes_ = tokens.full * (s.num_heads + s.num_kv_heads) / tp * (s.qk_head_dim + s.v_head_dim) * p.compute_bytes
         model_flops = attention_flops_per_token(p) * tokens.full / tp
         forward_s, backward_s = forward_s + launch_s, backward_s + launch_s
+        backward_s = backward_s + stack.score_recompute * forward_s
     elif op.kind != "gather":
         forward_s, backward_s = forward_s + launch_s, backward_s + launch_s
+    if p.device.kind == "cpu":
+        ahead, back = _small_kernels(op, layouts)
+        forward_s, backward_s = forward_s + ahead * launch_s, backward_s + back * launch_s
     backward_flops = flops * (ATTENTION_BACKWARD_FLOPS if op.kind == "attention" else 2.0)
     return OpCost(
         name=op.name, kind=op.kind, forward_flops=flops, forward_bytes=bytes_, forward_s=forward_s,
         backward_flops=backward_flops, backward_s=backward_s, output_bytes=output * p.compute_bytes,
         extra_bytes=_extra_bytes(p, op, tokens, output, layouts), model_flops=model_flops,
     )  # fmt: skip
+
+
+def _small_kernels(op: Op, layouts: LayoutBatch) -> tuple[Number, Number]:
+    """Kernels of an op beyond the usual, forward and backward, where starting them costs more than they do.
+
+    Read off the programs that XLA compiles for CPUs, relative to the kernels of a matmul: routing sorts, counts and
+    gathers; a ring starts attention anew for the keys of every shard that pass by.
+    """
+    if op.kind == "exchange":
+        return ROUTING_KERNELS, ROUTING_KERNELS
+    if op.kind == "attention":
+        hops = (layouts.context - 1) * (layouts.context_method == 0)
+        return HOP_KERNELS * hops, 1.5 * HOP_KERNELS * hops
+    return 0.0, 0.0
+
+
+def _in_stream(p: Problem, op: Op) -> bool:
+    """Whether an op's output is split along the sequence by sequence parallelism.
+
+    In jaxscale's own step only the residual stream is: experts, routers and latents see all of a rank's tokens.
+    """
+    if not p.stack.spmd:
+        return op.shard in ("whole", "row") and op.kind != "gather"
+    whole = op.shard == "whole" and (op.kind == "elementwise" or op.name == "combine")
+    return whole or (op.shard == "row" and not op.expert)
 
 
 def _passes(p: Problem, op: Op) -> Number:
@@ -189,9 +225,11 @@ def _attention(p: Problem, tokens: Number, heads: Number, layouts: LayoutBatch) 
     s, stack, xp = p.inventory.numbers, p.stack, p.xp
     share = heads / s.num_heads
     if stack.attention_kernel == "naive":
-        flops = attention_flops_per_token(p) * tokens * share
+        # A ring meets all keys of its own shard and half of every other (causal, zigzag).
+        met = xp.where(layouts.context_method == 0, 0.5 * (1.0 + 1.0 / layouts.context), 1.0)
+        flops = attention_flops_per_token(p) * tokens * share * met
         # Scores are written, read by the softmax, written, read by the weighted sum: bytes rule.
-        score_bytes = tokens * p.seq_len * heads * p.compute_bytes
+        score_bytes = tokens * p.seq_len * heads * p.compute_bytes * met
         traffic_s = score_bytes * stack.score_passes / (p.device.hbm_bytes_per_s * stack.memory_efficiency)
         forward_s = traffic_s + flops / (p.device.attention_flops_per_s * stack.matmul_efficiency * 0.5)
         return flops, forward_s, 2.0 * forward_s
@@ -201,6 +239,7 @@ def _attention(p: Problem, tokens: Number, heads: Number, layouts: LayoutBatch) 
     head = s.qk_head_dim / (s.qk_head_dim + ATTENTION_HEAD_HALF)
     head = head / (DEFAULT_HEAD_DIM / (DEFAULT_HEAD_DIM + ATTENTION_HEAD_HALF))
     rate = p.device.attention_flops_per_s * stack.attention_efficiency * ramp * xp.minimum(head, 1.2)
+    rate = rate * xp.where(layouts.context > 1, stack.ring_efficiency, 1.0)
     forward_s = flops / rate
     return flops, forward_s, forward_s * ATTENTION_BACKWARD_FLOPS / stack.attention_backward_ratio
 

@@ -26,7 +26,7 @@ from jaxscale.cost.inventory import Op
 from jaxscale.cost.network import Level, collective_s, derate, group_members, place, wire_bytes
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.problem import Problem
-from jaxscale.cost.remat import recompute_table
+from jaxscale.cost.remat import recompute_table, whole_layer_table
 from jaxscale.cost.weights import Weights
 from jaxscale.types import AXES, LayoutBatch
 
@@ -35,7 +35,7 @@ LayerKind = Literal["dense", "moe"]
 Axis = Literal["tensor", "context", "expert", "fsdp", "data", "pipeline"]
 
 FLOAT32 = 4.0
-CHIPS_PER_TPU_HOST = 4
+CHIPS_SCATTERED = 4  # a slice of so many is not summed whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,14 +91,17 @@ class Network:
     def _summed_whole(self, kind: str, size: Number) -> Number:
         """Where the TPU compiler turns a reduce-scatter into an all-reduce and a slice.
 
-        libtpu 0.0.52 does so for a group of every device of a slice of more than one host (4 chips); groups of a part
-        of the slice are scattered, and so is everything on chips of two devices (TPU7x). Seen by compiling
-        `lax.psum_scatter` for v5p, v5e, v6e and TPU7x slices.
+        libtpu 0.0.52 does so for a group of every device of a slice of more than four chips, unless the slice is a
+        rectangle of two unlike sides (v5e, v6e); groups of a part of the slice are scattered, and so is everything on
+        chips of two devices (TPU7x). Seen by compiling for v4, v5p, v5e, v6e and TPU7x slices.
         """
-        if kind != "reduce-scatter" or self.p.device.kind != "tpu" or not self.p.stack.spmd:
+        p = self.p
+        if kind != "reduce-scatter" or p.device.kind != "tpu" or not p.stack.spmd:
             return 0.0
-        whole = (size == self.p.num_chips) & (self.p.devices_per_chip == 1)
-        return whole & (self.p.num_chips > CHIPS_PER_TPU_HOST)
+        sides = [level.size for level in p.levels if level.torus]
+        square = sides[0] == sides[1] if len(sides) == 2 else True
+        whole = (size == p.num_chips) & (p.devices_per_chip == 1)
+        return whole & square & (p.num_chips > CHIPS_SCATTERED)
 
 
 def network(p: Problem, layouts: LayoutBatch) -> Network:
@@ -125,9 +128,12 @@ def _tensor(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) -
     split = (layouts.sequence_parallel > 0) * 1.0
     enters = [op.name for op in ops if op.kind == "gather"]
     leaves = leave_names(ops)
+    num_in, num_out = layers * len(enters), layers * len(leaves)
     again_in = layers * sum(recompute_table(ops, name, layouts.remats) for name in enters)[layouts.remat]
     again_out = layers * sum(recompute_table(ops, name, layouts.remats) for name in leaves)[layouts.remat]
-    num_in, num_out = layers * len(enters), layers * len(leaves)
+    if np.any(p.stack.whole_recompute):
+        whole = whole_layer_table(layouts.remats)[layouts.remat] * p.stack.whole_recompute
+        again_in, again_out = again_in + whole * (num_in - again_in), again_out + whole * (num_out - again_out)
     axes = ("tensor",)
     rows = (
         ("all-gather", "forward", num_in * split),
@@ -182,8 +188,12 @@ def _expert(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) -
 
     What is saved is on this side of both exchanges, so that the backward pass repeats them under every remat policy.
     """
-    p, _layouts, s = net.p, net.layouts, net.p.inventory.numbers
-    buffers = tokens * s.experts_per_token * p.capacity_factor * s.d_model * p.compute_bytes
+    p, layouts, s = net.p, net.layouts, net.p.inventory.numbers
+    share = 1.0
+    if np.any(p.stack.split_dispatch):
+        own = np.where(layouts.sequence_parallel > 0, 1.0 / layouts.tensor, 1.0) * _sent_once(net)
+        share = np.where(np.asarray(p.stack.split_dispatch) > 0, own, 1.0)
+    buffers = tokens * s.experts_per_token * p.capacity_factor * s.d_model * p.compute_bytes * share
     axes = ("expert",)
     yield net.exchange("tokens", "all-to-all", "expert", axes, "forward", buffers, 2 * layers)
     yield net.exchange("tokens", "all-to-all", "expert", axes, "recompute", buffers, 2 * layers)
@@ -192,6 +202,18 @@ def _expert(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) -
     loads, tokens_axes = s.num_experts * FLOAT32, ("data", "fsdp", "expert", "context")
     yield net.exchange("expert loads", "all-reduce", "expert", tokens_axes, "forward", loads, layers)
     yield net.exchange("expert loads", "all-reduce", "expert", tokens_axes, "recompute", loads, layers)
+
+
+def _sent_once(net: Network) -> Number:
+    """Share of a token's copies that cross nodes, where it goes to every node once, however many experts it has there.
+
+    k experts drawn among q nodes meet q (1 - (1 - 1/q)^k) of them (DeepEP's dispatch, github.com/deepseek-ai/DeepEP).
+    """
+    chosen = net.p.inventory.numbers.experts_per_token
+    nodes: Number = 1.0
+    for count in net.members["expert"][1:]:
+        nodes = nodes * count
+    return np.where(nodes > 1, nodes * (1.0 - (1.0 - 1.0 / nodes) ** chosen) / chosen, 1.0)
 
 
 def vocabulary_exchanges(net: Network, tokens: Number) -> Iterator[Exchange]:
@@ -229,7 +251,7 @@ def weight_exchanges(net: Network, weights: Weights) -> Iterator[Exchange]:
             again = count * zero3 * weights.gathered_again
             yield net.exchange("weights", "all-gather", "fsdp", axes, "backward", gathered, again)
         if np.any(zero3 | zero2):
-            scattered = count * (zero3 | zero2)
+            scattered = count * (zero3 | zero2) * weights.uses
             yield net.exchange("gradients", "reduce-scatter", "fsdp", axes, "backward", reduced, scattered)
 
 
@@ -252,8 +274,10 @@ def step_exchanges(net: Network, weights: Weights, layers: Number) -> Iterator[E
     for axis in weights.group:
         members = members * getattr(layouts, axis)
     group, wide, data = weights.group, ("data", *weights.group), ("data",)
+    whole = np.asarray(p.stack.whole_reduction) > 0
     rows = [
-        ("gradients", "reduce-scatter", group, reduced, (grads < 1) & (optim == 1)),
+        ("gradients", "all-reduce", group, reduced, (grads < 1) & (optim == 1) & whole),
+        ("gradients", "reduce-scatter", group, reduced, (grads < 1) & (optim == 1) & ~whole),
         ("gradients", "reduce-scatter", wide, reduced, (grads < 1) & (optim == 2)),
         ("gradients", "reduce-scatter", data, reduced / members, (grads == 1) & (optim == 2)),
         ("updated weights", "all-gather", group, gathered, (params < 1) & (optim == 1)),

@@ -11,14 +11,20 @@ import numpy as np
 
 from jaxscale.cost import compute, parallel, weights
 from jaxscale.cost.compute import OpCost, Tokens
+from jaxscale.cost.executed import forward_flops, padding_flops
+from jaxscale.cost.liveness import backward_lives, fused_bytes, peak_bytes
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.problem import Problem
-from jaxscale.cost.remat import recompute_table, remat_plan
+from jaxscale.cost.remat import recompute_table, remat_plan, whole_layer_table
+from jaxscale.cost.split import StageLayers, stage_layers
 from jaxscale.types import AXES, LayoutBatch, remat_policy
+from jaxscale.types.layout import SCHEDULES
 
 FLOAT32 = 4.0
+LAYERED = SCHEDULES.index("layered")
+WRITTEN_LOGITS_TOKENS = 4096.0  # from here on
 DENSE_KEYS = 1 << 22  # up to here a table is faster than a sort
-LAYER_COLUMNS = ("microbatch_size", "tensor", "context", "expert", "sequence_parallel")
+LAYER_COLUMNS = ("microbatch_size", "tensor", "context", "expert", "sequence_parallel", "context_method")
 ACTIVATION_COLUMNS = (*AXES, "microbatch_size", "sequence_parallel", "context_method", "remat")
 WEIGHT_COLUMNS = (
     *AXES, "params_shard", "grads_shard", "optimizer_shard", "sequence_parallel", "virtual_stages",
@@ -32,7 +38,9 @@ class LayerCost:
     forward_s: dict[str, Number]  # matmul, attention, elementwise
     backward_s: dict[str, Number]
     recompute_s: Number  # [n], of the row's own policy
-    recompute_flops: Number
+    forward_flops: Number  # of one forward pass as the program runs it
+    whole_flops: Number  # of forward pass, recompute and backward pass
+    extra_flops: Number  # executed beyond the model's: recomputed, padded, repeated in kernels
     saved_bytes: Number
     offloaded_bytes: Number
     working_bytes: Number
@@ -53,6 +61,7 @@ class Parts:
 
     layers: dict[str, LayerCost]  # by layer kind
     slots: dict[str, Number]  # layers of each kind that the fullest stage holds
+    split: StageLayers
     head: LayerCost
     embedding_s: Number
     exchanges: tuple[Exchanges, ...]
@@ -77,6 +86,9 @@ def layer_activations(
     largest: Number = 0.0
     for cost in costs.values():
         largest = p.xp.maximum(largest, p.xp.maximum(cost.output_bytes, cost.extra_bytes))
+    whole_stream = tokens.full * p.inventory.numbers.d_model * p.compute_bytes
+    lane_wide = p.stack.attention_kernel == "splash"
+    tensors = fused_bytes(ops, costs, whole_stream, tokens.split, lane_wide=lane_wide)
     saved, offloaded, working = [], [], []
     for policy in map(remat_policy, remats):
         plan = remat_plan(ops, policy)
@@ -90,7 +102,10 @@ def layer_activations(
         on_host = policy.offload_layer_input
         saved.append(total["saved"] + (0.0 if on_host else stream))
         offloaded.append(total["host"] + (stream if on_host else 0.0))
-        working.append(total["again"] + total["host"] + 2.0 * largest)
+        if p.stack.spmd:
+            working.append(0.0 * largest + stream + peak_bytes(backward_lives(ops, policy), ops, tensors))
+        else:  # a framework that frees a layer's tensors at the end of its backward pass
+            working.append(total["again"] + total["host"] + 2.0 * largest)
     xp = p.xp
     return LayerActivations(saved=xp.stack(saved), offloaded=xp.stack(offloaded), working=xp.stack(working))
 
@@ -100,10 +115,14 @@ def recomputed(
 ) -> Number:
     """Sum one forward figure over what each remat policy computes a second time, [policies, n]."""
     ops = p.inventory.layer(kind)
-    return sum(
+    needed = sum(
         recompute_table(ops, op.name, remats)[:, None] * p.xp.atleast_1d(getattr(costs[op.name], field))[None, :]
         for op in ops
     )
+    if not np.any(p.stack.whole_recompute):
+        return needed
+    every = sum(p.xp.atleast_1d(getattr(cost, field)) for cost in costs.values())[None, :]
+    return needed + whole_layer_table(remats)[:, None] * p.stack.whole_recompute * (every - needed)
 
 
 def distinct(layouts: LayoutBatch, columns: tuple[str, ...]) -> tuple[LayoutBatch, np.ndarray]:
@@ -158,6 +177,7 @@ def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:
     return Parts(
         layers=layers,
         slots=slots,
+        split=stage_layers(p, layouts),
         head=_head(p, head_costs, rows, index),
         embedding_s=at_rows(embedding_s, index),
         exchanges=(*_activation_exchanges(p, slots, layouts), *_weight_exchanges(p, layouts)),
@@ -168,12 +188,12 @@ def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:
 def layer_slots(p: Problem, layouts: LayoutBatch) -> dict[parallel.LayerKind, Number]:
     """Layers of each kind that the fullest stage holds, padding of uneven stages included."""
     s = p.inventory.numbers
-    chunk = np.ceil(s.num_layers / (layouts.pipeline * layouts.virtual_stages)) * layouts.virtual_stages
+    fullest = stage_layers(p, layouts).fullest
     slots: dict[parallel.LayerKind, Number] = {}
     if s.structure.dense_layers:
-        slots["dense"] = chunk * (s.num_dense_layers / s.num_layers)
+        slots["dense"] = fullest * (s.num_dense_layers / s.num_layers)
     if s.structure.moe_layers:
-        slots["moe"] = chunk * (s.num_moe_layers / s.num_layers)
+        slots["moe"] = fullest * (s.num_moe_layers / s.num_layers)
     return slots
 
 
@@ -188,11 +208,15 @@ def _layer(
     costs = compute.op_costs(p, p.inventory.layer(kind), rows)
     acts = layer_activations(p, kind, costs, compute.local_tokens(p, rows), layouts.remats)
     policy = layouts.remat
+    again = recomputed(p, kind, costs, "model_flops", layouts.remats)
+    extra = again + padding_flops(p, p.inventory.layer(kind), costs, rows, layouts.remats)
     return LayerCost(
         forward_s={k: at_rows(v, index) for k, v in compute.by_kind(costs, "forward_s").items()},
         backward_s={k: at_rows(v, index) for k, v in compute.by_kind(costs, "backward_s").items()},
         recompute_s=recomputed(p, kind, costs, "forward_s", layouts.remats)[policy, index],
-        recompute_flops=recomputed(p, kind, costs, "model_flops", layouts.remats)[policy, index],
+        forward_flops=at_rows(forward_flops(p, p.inventory.layer(kind), costs, rows), index),
+        whole_flops=(3.0 * sum(np.atleast_1d(cost.model_flops) for cost in costs.values()) + extra)[policy, index],
+        extra_flops=extra[policy, index],
         saved_bytes=acts.saved[policy, index],
         offloaded_bytes=acts.offloaded[policy, index],
         working_bytes=acts.working[policy, index],
@@ -201,10 +225,12 @@ def _layer(
 
 def _head(p: Problem, costs: dict[str, compute.OpCost], rows: LayoutBatch, index: np.ndarray) -> LayerCost:
     working = head_working_bytes(p, compute.local_tokens(p, rows), rows)
+    forward = forward_flops(p, p.inventory.head, costs, rows)
     return LayerCost(
         forward_s={k: at_rows(v, index) for k, v in compute.by_kind(costs, "forward_s").items()},
         backward_s={k: at_rows(v, index) for k, v in compute.by_kind(costs, "backward_s").items()},
-        recompute_s=0.0, recompute_flops=0.0, saved_bytes=0.0, offloaded_bytes=0.0, working_bytes=working[index],
+        forward_flops=at_rows(forward, index), whole_flops=at_rows(3.0 * forward, index),
+        recompute_s=0.0, extra_flops=0.0, saved_bytes=0.0, offloaded_bytes=0.0, working_bytes=working[index],
     )  # fmt: skip
 
 
@@ -230,13 +256,23 @@ def _weight_exchanges(p: Problem, layouts: LayoutBatch) -> Iterator[Exchanges]:
         (weights.layer_weights(p, kind, rows), slots[kind], layers) for kind, layers in layer_slots(p, rows).items()
     ]
     sets.append((weights.held_vocabulary(p, rows), 1.0, 1.0))
+    share = gathers_per_microbatch(p, layouts)
     for groups, copies, layers in sets:
         each = [e for group in groups for e in parallel.weight_exchanges(net, group)]
-        yield Exchanges(each=each, rows=index, layers=copies)
+        yield Exchanges(each=each, rows=index, layers=copies * share)
         for group in groups:
             step += parallel.step_exchanges(net, group, layers)
             step += parallel.small_exchanges(net, group, layers)
     yield Exchanges(each=step, rows=index, layers=1.0)
+
+
+def gathers_per_microbatch(p: Problem, layouts: LayoutBatch) -> Number:
+    """How often a microbatch has weights gathered and gradients reduced: once, or its share of once a step (layered).
+
+    Lamy-Poirier 2021 (arXiv 2106.02679), section 3.
+    """
+    shards = layouts.batch_shards * layouts.microbatch_size
+    return np.where(layouts.schedule == LAYERED, shards / p.global_batch_size, 1.0)
 
 
 def head_working_bytes(p: Problem, tokens: Tokens, layouts: LayoutBatch) -> Number:
@@ -244,4 +280,20 @@ def head_working_bytes(p: Problem, tokens: Tokens, layouts: LayoutBatch) -> Numb
     whole = p.xp.where(p.stack.gathered_logits > 0, 1.0, 0.0)
     logits = tokens.full * weights.padded_vocabulary(p, layouts) * (whole + (1.0 - whole) / layouts.tensor)
     pieces = whole * (layouts.tensor > 1) * 2.0 * p.compute_bytes  # what the ranks sent, and the same joined
-    return logits * (p.stack.logit_copies * FLOAT32 + p.compute_bytes + pieces)
+    held = logits * (p.stack.logit_copies * FLOAT32 + p.compute_bytes + pieces)
+    return held + _fused_head_bytes(p, tokens, layouts, logits) if p.stack.spmd else held
+
+
+def _fused_head_bytes(p: Problem, tokens: Tokens, layouts: LayoutBatch, logits: Number) -> Number:
+    """What XLA holds beside one copy of the logits in the head's backward pass.
+
+    Their gradient is made inside the two matmuls that read it, except for one long sequence that is whole on a rank:
+    then it is written, as seen with libtpu 0.0.52. A soft cap keeps its input beside its output. The stream is there in
+    float32 for the final norm, with its gradient, which a sequence-parallel rank has of all tokens.
+    """
+    d_model = p.inventory.numbers.d_model
+    whole = (layouts.microbatch_size == 1) & (layouts.tensor == 1)
+    written = (p.device.kind == "tpu") & whole & (tokens.full >= WRITTEN_LOGITS_TOKENS)
+    copies = written + p.inventory.numbers.logit_softcap
+    stream = tokens.residual * d_model * (FLOAT32 + p.compute_bytes)
+    return logits * p.compute_bytes * copies + stream + tokens.full * d_model * p.compute_bytes * tokens.split

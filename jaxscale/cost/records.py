@@ -1,5 +1,6 @@
 """Estimates as records: `estimate` for one layout, `estimate_rows` for a batch whose arrays have been priced."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,10 +9,11 @@ import numpy as np
 from jaxscale.cost import metrics
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.parallel import Exchange
-from jaxscale.cost.parts import Parts
+from jaxscale.cost.parts import Parts, price_parts
 from jaxscale.cost.problem import Problem, problem
 from jaxscale.cost.step import EstimateBatch, estimate_batch
 from jaxscale.types import AXES, Cluster, Collective, Estimate, Layout, LayoutBatch, ModelShape, Stack, Workload
+from jaxscale.types.layout import SCHEDULES
 from jaxscale.types.legality import check_layout
 
 NORMAL_80 = 1.2816  # half-width of a central 80% interval in standard deviations
@@ -52,7 +54,7 @@ def estimate_rows(p: Problem, batch: EstimateBatch, layouts: LayoutBatch) -> tup
     memory = {part: _column(size) for part, size in batch.memory_parts_bytes.items()}
     step, lower, upper = map(_column, (batch.step_time_s, batch.times.lower_s, batch.times.upper_s))
     total, limit, host = map(_column, (batch.memory_bytes, p.device.usable_hbm_bytes, batch.host_memory_bytes))
-    again = _column(extra_flops(batch.parts))
+    again = _column(extra_flops(batch.parts, layouts, spmd=bool(p.stack.spmd)))
     model_flops = float(p.tokens_per_step * metrics.model_flops_per_token(p))
     num_devices = float(p.num_chips * p.devices_per_chip)
     spread = float(np.exp(NORMAL_80 * float(p.stack.sigma_log)))
@@ -97,10 +99,40 @@ def _column(value: Number) -> At:
     return lambda _: constant
 
 
-def extra_flops(pieces: Parts) -> Number:
-    """FLOPs that one device executes in a step beyond the model's."""
-    layers = sum(pieces.slots[kind] * layer.extra_flops for kind, layer in pieces.layers.items())
+def extra_flops(pieces: Parts, layouts: LayoutBatch, *, spmd: bool) -> Number:
+    """FLOPs that one device executes in a step beyond the model's.
+
+    1f1b in one XLA program runs a stage's forward pass once to send its output on, and once more in its backward pass.
+    """
+    twice = spmd * (layouts.pipeline > 1) * (layouts.schedule == SCHEDULES.index("1f1b"))
+    layers = sum(
+        pieces.slots[kind] * (layer.extra_flops + twice * layer.forward_flops) for kind, layer in pieces.layers.items()
+    )
     return pieces.num_microbatches * layers
+
+
+def program_flops(shape: ModelShape, workload: Workload, cluster: Cluster, layout: Layout) -> float:
+    """FLOPs that a device's compiled program holds in a step, loops run out.
+
+    Those of a pipeline are more than a device executes: the program holds the work of every tick, and the head's on
+    every stage, but a stage without work skips its turn.
+    """
+    p = problem(shape, workload, cluster)
+    pieces = price_parts(p, LayoutBatch.from_layouts([layout]))
+    m, stages, chunks = float(np.ravel(pieces.num_microbatches)[0]), layout.pipeline, layout.virtual_stages
+    forward, whole = (
+        float(sum(np.ravel(pieces.slots[kind] * getattr(layer, name))[0] for kind, layer in pieces.layers.items()))
+        for name in ("forward_flops", "whole_flops")
+    )
+    head = float(np.ravel(pieces.head.forward_flops)[0])
+    if stages == 1:
+        return m * (whole + 3.0 * head)
+    if layout.schedule == "1f1b":
+        return (m + 2.0 * (stages - 1)) * (forward + whole + 3.0 * head)
+    if layout.schedule == "layered":
+        return math.nan
+    # The loss of a tick is rematerialised as a whole: the head runs forward once more.
+    return (m * chunks + stages - 1) * (whole / chunks + 4.0 * head)
 
 
 def collectives_rows(p: Problem, pieces: Parts, layouts: Sequence[Layout]) -> list[tuple[Collective, ...]]:

@@ -65,3 +65,9 @@ def _recompute_tables(graph: Graph, remats: tuple[str, ...]) -> dict[str, np.nda
     policies = [remat_policy(name) for name in remats]
     plans = [_walk(graph, policy.saved, policy.offloaded) for policy in policies]
     return {name: np.array([float(name in plan.recomputed) for plan in plans]) for name, _, _ in graph}
+
+
+@lru_cache(maxsize=512)
+def whole_layer_table(remats: tuple[str, ...]) -> np.ndarray:
+    """For every remat policy, 1.0 where it keeps nothing but a layer's input on the device, [policies]."""
+    return np.array([float(not policy.saved and not policy.offloaded) for policy in map(remat_policy, remats)])

@@ -94,13 +94,15 @@ def _stage(
 ) -> _Stage:
     """One stage; `also` is what it holds besides where it is the only one."""
     xp = p.xp
+    own = pieces.split.first if position == 0 else pieces.split.last
+    slots = {kind: slots * (own / pieces.split.fullest) for kind, slots in pieces.slots.items()}
     sets: list[tuple[Weights, Number]] = [
-        (group, pieces.slots[kind]) for kind in pieces.layers for group in layer_weights(p, kind, layouts)
+        (group, slots[kind]) for kind in pieces.layers for group in layer_weights(p, kind, layouts)
     ]
     sets += [(weights, 1.0) for weights in vocabulary]
     sets.append((also[0], also[1] * 1.0))
     held = _held(layouts, pieces.num_microbatches, position)
-    saved = held * sum(pieces.slots[k] * layer.saved_bytes for k, layer in pieces.layers.items()) * p.stack.saved_frac
+    saved = held * sum(slots[k] * layer.saved_bytes for k, layer in pieces.layers.items()) * p.stack.saved_frac
     working: Number = 0.0
     gathered: Number = 0.0
     for kind, layer in pieces.layers.items():
@@ -126,4 +128,5 @@ def _held(layouts: LayoutBatch, num_microbatches: Number, position: int) -> Numb
     for code, name in enumerate(SCHEDULES):
         chunks = in_flight(name, stages=stages, microbatches=num_microbatches, stage=stage, chunks=v)
         held = held + np.where(layouts.schedule == code, chunks / v, 0.0)
-    return np.where(stages > 1, held, 1.0)
+    layered = layouts.schedule == SCHEDULES.index("layered")
+    return np.where((stages > 1) | layered, held, 1.0)

@@ -32,7 +32,7 @@ def estimate_batch(p: Problem, layouts: LayoutBatch, *, bounds: bool = True) -> 
     """Estimate time and memory of every layout of a batch; a ranking does not need `bounds` and is faster without."""
     pieces = price_parts(p, layouts)
     held_weights = memory.weight_bytes(p, layouts)
-    times = step_times(p, layouts, pieces, held_weights.state.elements, bounds=bounds)
+    times = step_times(p, layouts, pieces, held_weights.state, bounds=bounds)
     if p.stack.spmd:
         memory_parts, host = memory.peak_parts(p, layouts, pieces, held_weights)
     else:

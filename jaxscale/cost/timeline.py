@@ -7,11 +7,14 @@ memory bandwidth and cores from the compute it hides behind (`overlap_slowdown`)
 `lower_s` lets everything hide, `upper_s` nothing; the estimate lies between them.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from jaxscale.cost.emulated import emulated_parts_s
+from jaxscale.cost.memory import StateBytes
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.parts import Parts, at_rows
 from jaxscale.cost.problem import Problem
@@ -41,9 +44,7 @@ class _Pass:
     dispatch_s: Number  # host time to launch it: the device cannot be faster
 
 
-def step_times(
-    p: Problem, layouts: LayoutBatch, pieces: Parts, updated_elements: Number, *, bounds: bool = True
-) -> StepTimes:
+def step_times(p: Problem, layouts: LayoutBatch, pieces: Parts, held: StateBytes, *, bounds: bool = True) -> StepTimes:
     """Assemble the step of every layout; without `bounds` the lower and upper ones are the estimate itself."""
     comm = _communication(p, pieces)
     dispatch_s = p.stack.layer_dispatch_s * sum(pieces.slots.values())
@@ -52,13 +53,15 @@ def step_times(
         compute_s=_sum_layers(pieces, "forward_s"), comm_s=comm["forward"] | {"host": copies_s}, dispatch_s=dispatch_s
     )
     again = sum(pieces.slots[k] * layer.recompute_s for k, layer in pieces.layers.items())
+    backward_s = _sum_layers(pieces, "backward_s") | {"recompute": again}
+    backward_s["elementwise"] = backward_s["elementwise"] + _accumulation_s(p, pieces, held)
     backward = _Pass(
-        compute_s=_sum_layers(pieces, "backward_s") | {"recompute": again},
+        compute_s=backward_s,
         comm_s={axis: comm["backward"][axis] + comm["recompute"][axis] for axis in comm["backward"]}
         | {"host": copies_s},
         dispatch_s=dispatch_s * (BACKWARD_LAUNCHES + (again > 0)),
     )
-    optimizer_s = _optimizer_s(p, layouts, updated_elements)
+    optimizer_s = _optimizer_s(p, layouts, held.elements)
     exposed = _assemble(p, layouts, pieces, forward, backward, comm["step"], optimizer_s, hide=_hide)
     total = sum(exposed.values())
     if not bounds:
@@ -146,14 +149,18 @@ def _assemble(
     """Time parts of the whole step under one hiding rule; they sum to the step."""
     stack, m = p.stack, pieces.num_microbatches
     ahead, back = _expose(p, forward, hide), _expose(p, backward, hide)
+    if p.device.kind == "cpu":
+        send_s = forward.comm_s["pipeline"]
+        return emulated_parts_s(p, layouts, pieces, ahead, back, step_comm, send_s, optimizer_s)
     head = pieces.head
     head_forward, head_backward = sum(head.forward_s.values()), sum(head.backward_s.values())
     forward_s, backward_s = sum(ahead.values()), sum(back.values())
     send_s, _ = hide(p, "pipeline", forward.comm_s["pipeline"], forward_s / layouts.virtual_stages)
-    total = pipeline_s(p, layouts, m, forward_s, backward_s, pieces.embedding_s, head_forward + head_backward, send_s)
+    total = pipeline_s(p, layouts, pieces, forward_s, backward_s, send_s)
     merged = {part: m * (ahead.get(part, 0.0) + back.get(part, 0.0)) for part in (*ahead, "recompute")}
+    shown = _shown(p, pieces, forward_s + backward_s, head_forward + head_backward)
     for part in ("matmul", "attention", "elementwise"):
-        merged[part] = merged[part] + m * (head.forward_s[part] + head.backward_s[part])
+        merged[part] = merged[part] + m * shown * (head.forward_s[part] + head.backward_s[part])
     merged["elementwise"] = merged["elementwise"] + m * 2.0 * pieces.embedding_s
     merged["pipeline"] = p.xp.maximum(total - sum(merged.values()), 0.0)
     # The last microbatch's backward is what gradient reduction can hide behind.
@@ -167,40 +174,71 @@ def _assemble(
     return merged
 
 
+def _shown(p: Problem, pieces: Parts, stage_s: Number, head_s: Number) -> Number:
+    """Share of the head's seconds by which the last stage exceeds the fullest, which has more layers."""
+    split = pieces.split
+    if split.last is split.fullest:
+        return 1.0
+    spared_s = stage_s * (1.0 - split.last / split.fullest)
+    return p.xp.maximum(1.0 - spared_s / head_s, 0.0)
+
+
 def pipeline_s(
-    p: Problem,
-    layouts: LayoutBatch,
-    num_microbatches: Number,
-    forward_s: Number,
-    backward_s: Number,
-    embedding_s: Number,
-    head_s: Number,
-    send_s: Number,
+    p: Problem, layouts: LayoutBatch, pieces: Parts, forward_s: Number, backward_s: Number, send_s: Number
 ) -> Number:
-    """Seconds of all microbatches through all stages, by each row's own schedule; seconds are of a whole stage.
+    """Seconds of all microbatches through all stages, by each row's own schedule; seconds are of the fullest stage.
 
     One XLA program runs the same ticks on every stage: `circular` for gpipe and interleaved, `scan_1f1b` for 1f1b,
     whose tick also repeats the forward pass of the stage. Other stacks run the classical schedules.
     """
-    v, stages, xp = layouts.virtual_stages, layouts.pipeline, p.xp
+    v, stages, xp, m = layouts.virtual_stages, layouts.pipeline, p.xp, pieces.num_microbatches
+    alone = m * (forward_s + backward_s)
+    forward_s, backward_s = forward_s + v * p.stack.handoff_s, backward_s + v * p.stack.handoff_s
+    embedding_s = pieces.embedding_s
+    head_s = sum(pieces.head.forward_s.values()) + sum(pieces.head.backward_s.values())
     times = StageTimes(
         forward_s=forward_s / v, backward_s=backward_s / v, first_forward_s=embedding_s, first_backward_s=embedding_s,
         last_forward_s=head_s / 3.0, last_backward_s=head_s * (2.0 / 3.0), send_s=send_s,
     )  # fmt: skip
+    spared_s: Number = 0.0
+    if pieces.split.last is not pieces.split.fullest:
+        times, spared_s = _lighter_ends(p, pieces, times, forward_s, backward_s)
     forms = {}
     for name in SCHEDULES:
         used = bool(np.any(layouts.schedule == SCHEDULES.index(name)))
         if not used:
             continue
         if p.stack.spmd:
-            forms[name] = _spmd_s(name, stages, num_microbatches, v, times)
+            forms[name] = _spmd_s(name, stages, m, v, times)
         else:
-            forms[name] = makespan_s(name, stages=stages, microbatches=num_microbatches, chunks=v, times=times)
+            family = "modular" if name == "layered" else name
+            forms[name] = makespan_s(family, stages=stages, microbatches=m, chunks=v, times=times)
     total: Number = 0.0
     for name, seconds in forms.items():
         total = total + xp.where(layouts.schedule == SCHEDULES.index(name), seconds, 0.0)
-    alone = num_microbatches * (forward_s + backward_s + 2.0 * embedding_s + head_s)
-    return xp.where(stages > 1, total, alone)
+    return xp.where(stages > 1, total - spared_s, alone + m * (2.0 * embedding_s + head_s))
+
+
+def _lighter_ends(
+    p: Problem, pieces: Parts, times: StageTimes, forward_s: Number, backward_s: Number
+) -> tuple[StageTimes, Number]:
+    """Times of stages whose first and last hold fewer layers than the fullest, and seconds that fill and drain spare.
+
+    Where an end does less than a middle stage even with its embedding or head, the middle sets the pace, and the
+    difference counts once, on the way of the first microbatch in and of the last one out.
+    """
+    xp, split = p.xp, pieces.split
+    extras = {}
+    spared_s: Number = 0.0
+    for end, own in (("first", split.first), ("last", split.last)):
+        missing = 1.0 - own / split.fullest
+        ahead = getattr(times, f"{end}_forward_s") - missing * forward_s
+        back = getattr(times, f"{end}_backward_s") - missing * backward_s
+        lighter = ahead + back < 0.0
+        spared_s = spared_s - xp.where(lighter, ahead + back, 0.0)
+        extras[f"{end}_forward_s"] = xp.where(lighter, 0.0, ahead)
+        extras[f"{end}_backward_s"] = xp.where(lighter, 0.0, back)
+    return dataclasses.replace(times, **extras), spared_s
 
 
 def _spmd_s(name: str, stages: Number, m: Number, v: Number, t: StageTimes) -> Number:
@@ -213,8 +251,19 @@ def _spmd_s(name: str, stages: Number, m: Number, v: Number, t: StageTimes) -> N
     if name in ("1f1b", "zero_bubble"):
         backward_s = t.forward_s + t.backward_s + t.send_s
         return m * (t.forward_s + t.send_s + backward_s + extra) + (stages - 1) * (t.forward_s + t.send_s + backward_s)
+    if name == "layered":  # two scans, the second of which repeats the forward of each chunk
+        round_units = np.maximum(m, stages)
+        busy = (v - 1.0) * round_units + m + stages - 1.0
+        ticks = v * round_units + stages - 1.0
+        return busy * (2.0 * t.forward_s + t.backward_s) + ticks * 2.0 * t.send_s + m * extra
     rounds = m * v + stages - 1
     return rounds * (t.forward_s + t.backward_s + 2.0 * t.send_s) + m * extra
+
+
+def _accumulation_s(p: Problem, pieces: Parts, held: StateBytes) -> Number:
+    """Add one microbatch's gradients to those of the microbatches before: read both, write the sum."""
+    traffic = held.gradients * (2.0 + p.compute_bytes / p.grad_bytes)
+    return (pieces.num_microbatches > 1) * traffic / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
 
 
 def _optimizer_s(p: Problem, layouts: LayoutBatch, elements: Number) -> Number:

@@ -31,6 +31,8 @@ class Stack:
     elementwise_passes: float = 1.0  # memory traffic relative to one fused pass an op
     norm_passes: float = 1.0  # the same for norms (an unfused RMSNorm casts, squares, averages, scales)
     activation_passes: float = 1.0  # the same for the MLP's activation
+    weight_passes: float = 0.0  # times a device's weights cross memory a microbatch to be cut out and summed up
+    saved_passes: float = 0.0  # the same of what is kept for the backward pass, for every loop that stacks it
     kernel_gap_s: float = 0.0  # device idle between two kernels
     layer_dispatch_s: float = 0.0  # host time to launch one layer's forward; counts where the device waits for it
     # Communication
@@ -46,6 +48,8 @@ class Stack:
     pipeline_overlap: float = 0.5
     host_overlap: float = 0.9  # copies of offloaded activations
     overlap_slowdown: float = 0.1  # compute lost per second of communication hidden behind it
+    ring_efficiency: float = 1.0  # attention over blocks of a ring of context ranks, relative to the whole sequence
+    handoff_s: float = 0.0  # host and device wait for each other around a send between pipeline stages
     # Whole step
     step_overhead_s: float = 0.0
     microbatch_overhead_s: float = 0.0
@@ -56,9 +60,16 @@ class Stack:
     saved_frac: float = 1.0  # of the bytes of saved activations at compute precision (fp8 kernels keep fp8 inputs)
     norm_saved_bytes: float = 0.0  # per element of a norm's input, kept beside it for backward (float32 copies)
     activation_saved: float = 0.0  # elements per element of the MLP's width, kept beside gate, up and product
-    gathered_logits: float = 0.0  # 1: every tensor-parallel rank holds all logits; 0: its share of the vocabulary
     logit_copies: float = 1.0  # float32 copies of the logits alive in the backward pass of the loss
     score_saved_bytes: float = 0.0  # per score of a naive attention, kept for backward
+    # Habits of a framework, read from its code
+    gathered_logits: float = 0.0  # 1: every tensor-parallel rank holds all logits; 0: its share of the vocabulary
+    modules_before: float = 0.0  # modules ahead of the layers (embedding), where stages get equal numbers of modules
+    modules_after: float = 0.0  # those behind the layers (norm, head); both 0: stages get equal numbers of layers
+    whole_recompute: float = 0.0  # 1: full remat repeats a layer to its end, though nothing needs its output
+    score_recompute: float = 0.0  # 1: the attention core runs once more in the backward pass
+    whole_reduction: float = 0.0  # 1: gradients are summed whole on every rank, though the optimizer's state is split
+    split_dispatch: float = 0.0  # 1: a token is sent to experts by one tensor rank, and once to every node
     spmd: bool = True  # one program for all pipeline stages (XLA); False: stages hold only what they use (torch)
     sigma_log: float = 0.12  # standard deviation of log(measured / predicted step time)
     source: str = ""
@@ -85,7 +96,7 @@ XLA_TPU = Stack(
     attention_efficiency=0.50,
     elementwise_passes=1.2,
     collective_latency_s=2e-6,
-    logit_copies=0.5,  # in bf16: the loss reads them in float32 inside fused passes
+    logit_copies=0.0,  # in bf16: the loss reads them in float32 inside fused passes, and so does their gradient
     source="prior: XLA's estimated cycles of an 8192-cubed bf16 matmul (70-90% of peak), splash attention about half",
 )
 XLA_GPU = Stack(

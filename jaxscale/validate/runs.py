@@ -59,13 +59,14 @@ def read_runs(path: str | Path) -> tuple[list[Run], list[Refusal]]:
     runs: list[Run] = []
     unstated: list[bool] = []
     refusals: list[Refusal] = []
-    for row in table.to_dict("records"):
+    for number, row in enumerate(table.to_dict("records"), start=1):
         values = {str(k): v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}
+        values.setdefault("id", f"row {number}")
         try:
             runs.append(_run(values))
             unstated.append("recompute" not in values)
         except JaxscaleError as error:
-            refusals.append(Refusal(id=str(row["id"]), group=str(values.get("group", "")), reason=str(error)))
+            refusals.append(Refusal(id=str(values["id"]), group=str(values.get("group", "")), reason=str(error)))
     runs = with_likely_recompute(runs, unstated)
     if not runs:
         first = f"; the first: {refusals[0].reason}" if refusals else ""
@@ -112,7 +113,7 @@ def _run(row: Mapping[str, Any]) -> Run:
         software=software,
         outcome=outcome,
         step_time_s=step_time_s,
-        peak_memory_bytes=_number(row, "peak_memory_gb") * 2.0**30,
+        peak_memory_bytes=_peak_bytes(row),
         mfu_reported=_number(row, "mfu_reported"),
         mfu_note=str(row.get("mfu_definition_note", "")),
         weight=_weight(row),
@@ -155,8 +156,21 @@ def _word(row: Mapping[str, Any], field: str) -> str:
     return str(row[field])
 
 
+def _peak_bytes(row: Mapping[str, Any]) -> float:
+    gibibytes = _number(row, "peak_memory_gb")
+    if not (math.isnan(gibibytes) or 0 < gibibytes < math.inf):
+        raise SpecError(f"peak_memory_gb={gibibytes} must be a finite number above zero, or blank")
+    return gibibytes * 2.0**30
+
+
+TRUE, FALSE = ("true", "1", "1.0", "yes"), ("", "false", "0", "0.0", "no")
+
+
 def _flag(row: Mapping[str, Any], field: str) -> bool:
-    return str(row.get(field, "")).strip().lower() in ("true", "1", "1.0")
+    word = str(row.get(field, "")).strip().lower()
+    if word not in (*TRUE, *FALSE):
+        raise SpecError(f"{field}={row[field]!r} must be true or false, or blank")
+    return word in TRUE
 
 
 def _shape(row: Mapping[str, Any]) -> ModelShape:
@@ -245,6 +259,9 @@ def _layout(row: Mapping[str, Any], shape: ModelShape, framework: Framework) -> 
     ranks = _whole(row, "dp", 0) or _whole(row, "num_chips") // (tensor * pipeline * context)
     # Megatron's expert axis may also span tensor- and context-parallel ranks. Where it does, experts are split over as
     # many batch ranks as there are, and each expert's matrices over the tensor axis: as large a share on each device.
+    if expert > 1 and (shape.moe is None or shape.moe.num_experts % expert):
+        experts = shape.moe.num_experts if shape.moe else 0
+        raise SpecError(f"ep={expert} must divide num_experts={experts}")
     expert = math.gcd(expert, ranks)
     stage = _whole(row, "zero_stage", framework.zero_stage)
     if stage not in ZERO_STAGES:
@@ -261,6 +278,8 @@ def _layout(row: Mapping[str, Any], shape: ModelShape, framework: Framework) -> 
         virtual = 1
     batch = _whole(row, "global_batch_seqs")
     steps = _whole(row, "grad_accum", 0)
+    if row.get("micro_batch_seqs") == 0:
+        raise SpecError("micro_batch_seqs=0 must be at least 1, or blank")
     micro = _whole(row, "micro_batch_seqs", 0) or (batch // (ranks * steps) if steps else 0)
     if not micro:
         micro = 1 if pipeline > 1 else max(batch // ranks, 1)

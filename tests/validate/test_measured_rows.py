@@ -51,6 +51,12 @@ def test_every_column_arrives(tmp_path):
         ({"chips_per_node": 5}, "chips_per_node"),
         ({"weight": "heavy"}, "weight"),
         ({"tp": 3, "num_chips": 24}, "tensor"),
+        ({"ep": 4}, "ep=4 must divide num_experts=0"),
+        ({"ep": 3, "num_experts": 8, "experts_per_token": 2}, "ep=3 must divide num_experts=8"),
+        ({"peak_memory_gb": -1}, "peak_memory_gb"),
+        ({"micro_batch_seqs": 0}, "micro_batch_seqs=0"),
+        ({"sp": "perhaps"}, "sp='perhaps'"),
+        ({"tied_embeddings": 7}, "tied_embeddings='7'"),
     ],
 )
 def test_a_bad_row_is_refused_and_the_rest_goes_on(tmp_path, change, words):
@@ -105,3 +111,38 @@ def test_a_run_that_cannot_have_held_its_activations_recomputes(tmp_path):
 def test_sweep_is_complete(tmp_path):
     runs, refusals = read(tmp_path, table(*SWEEP))
     assert (len(runs), refusals) == (len(SWEEP), [])
+
+
+def test_a_row_without_a_name_is_called_by_its_number(tmp_path):
+    runs, (refusal,) = read(tmp_path, table({"id": ""}, {"id": "", "hardware": "quantum-9"}))
+    assert [run.id for run in runs] == ["row 1"]
+    assert refusal.id == "row 2"
+
+
+@pytest.mark.parametrize(
+    ("hardware", "framework", "stack"),
+    [
+        ("a100-sxm-80gb", "Megatron-LM", "megatron"),
+        ("h100-sxm-80gb", "Megatron-LM", "megatron_core"),
+        ("a100-sxm-80gb", "NeMo 24.07 / Megatron-Core", "megatron_core"),
+        ("a100-sxm-80gb", "Aleph Alpha scaling (AA-Scaling)", "megatron_aa"),
+        ("h100-sxm-80gb", "torchtitan (PyTorch FSDP2/DTensor)", "torch_titan"),
+    ],
+)
+def test_the_stack_of_a_framework(tmp_path, hardware, framework, stack):
+    (run,), _ = read(tmp_path, table({"hardware": hardware, "framework": framework}))
+    assert run.software.stack == stack
+
+
+def test_a_framework_s_habits_reach_its_software(tmp_path):
+    aleph = {"framework": "Aleph Alpha scaling (AA-Scaling)"}
+    core = {"framework": "Megatron-Bridge/Megatron-Core", "recompute": "selective"}
+    titan = {"framework": "torchtitan", "recompute": "selective"}
+    (one, two, three), _ = read(tmp_path, table(aleph, core, titan))
+    assert (one.software.modules_before, one.software.modules_after) == (1, 2)
+    assert one.software.whole_reduction
+    assert one.software.whole_recompute
+    assert two.software.score_recompute
+    assert two.layout.remat == "none"
+    assert three.layout.remat == "save:attention+mlp_gate+q+v"
+    assert not three.software.score_recompute
