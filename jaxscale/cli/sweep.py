@@ -84,7 +84,8 @@ def command(
     if not host.leads:
         from jaxscale.study.pod import follow
 
-        follow(host, task)
+        if not dry_run:
+            follow(host, task)
         return
     points, skipped = points_of(sweep)
     if not points:
