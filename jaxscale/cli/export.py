@@ -32,5 +32,7 @@ def command(request: Request, target: str, out: Path | None, as_json: bool) -> N
         return
     if out is None:
         click.echo(made.text, nl=False)
+    else:
+        click.echo(f"written: {out}", err=True)
     for note in made.notes:
         click.echo(f"note: {note}", err=True)

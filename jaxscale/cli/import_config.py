@@ -56,6 +56,8 @@ def command(
         return
     if out is None:
         click.echo(text, nl=False)
+    else:
+        click.echo(f"written: {out}", err=True)
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
 

@@ -14,6 +14,10 @@ _FENCE = re.compile(
 _SLOW_VERBS = ("compile", "twin", "train", "check", "measure", "bench", "sweep")
 
 
+# What needs a terminal; tests/cli/test_explore.py gives it one.
+_INTERACTIVE_VERBS = ("explore",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """One fenced block; `title` is the file that it is the text of, where it has one."""
@@ -40,6 +44,11 @@ class Command:
         # A store is filled by a slow command of the same page.
         waits = "--check" in self.arguments or "--store" in self.arguments
         return not looks_only and (self.arguments[0] in _SLOW_VERBS or waits)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether it needs a terminal."""
+        return self.arguments[0] in _INTERACTIVE_VERBS
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}: {' '.join(self.arguments[:2])}"
