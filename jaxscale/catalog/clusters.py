@@ -33,13 +33,19 @@ from jaxscale.catalog.slices import (
 )
 from jaxscale.catalog.strict import build, parse_yaml, read_text, require_mapping
 from jaxscale.errors import CatalogError, SpecError, nearest
-from jaxscale.types import Cluster, Tier
+from jaxscale.types import Cluster, Stack, Tier
 from jaxscale.units import parse_quantity
 
 MAX_CHIPS = 2**20
 _MULTI_SLICE = re.compile(r"^(\d{1,4})x([a-z].*)$")
 _GROUPED = re.compile(r"^(?P<chip>[a-z0-9][a-z0-9._-]*?)(?::(?P<size>\d{1,8})(?:x(?P<nodes>\d{1,8}))?)?$")
 _TIER_UNITS = {"bytes_per_s": "bytes/s", "latency_s": "s"}
+STACK_UNITS = {  # of the constants that are not plain numbers
+    name: unit
+    for name in Stack.__slots__
+    for suffix, unit in (("_s", "s"), ("_bytes", "bytes"))
+    if name.endswith(suffix)
+}
 
 
 def load_cluster(text: str, *, num_chips: int | None = None) -> Cluster:
@@ -169,6 +175,8 @@ def _nodes_of(entry: CatalogChip, node: int, nodes: int, *, said: bool) -> Clust
     if nodes > 1:
         note += f" x {nodes} nodes over {entry.outer.name} = {node * nodes} chips"
     tiers = (_switch(entry.inner, node),) if nodes == 1 else (_switch(entry.inner, node), _switch(entry.outer, nodes))
+    if chip.kind == "cpu":
+        tiers = tuple(dataclasses.replace(tier, kind="memory") for tier in tiers)
     return Cluster(
         name=short, chip=chip, tiers=tiers, note=note, dollars_per_chip_hour=chip.dollars_per_hour,
         chips_per_host=min(entry.chips_per_host or node, node),
@@ -209,13 +217,15 @@ def cluster_from_mapping(document: dict[str, Any], *, where: str) -> Cluster:
     if not isinstance(raw_tiers, list) or not raw_tiers:
         raise SpecError(f"{where}: tiers must be a list of networks, innermost first")
     tiers = tuple(_tier(tier, f"{where}: tiers[{i}]") for i, tier in enumerate(raw_tiers))
+    raw_stack = values.pop("stack", None)
+    stack = None if raw_stack is None else build(Stack, raw_stack, where=f"{where}: stack", units=STACK_UNITS)
     price = values.pop("dollars_per_chip_hour", None)
     dollars = (
         chip.dollars_per_hour
         if price is None
         else parse_quantity(price, "$/h", field=f"{where}: dollars_per_chip_hour")
     )
-    cluster = build(Cluster, values, where=where, chip=chip, tiers=tiers, dollars_per_chip_hour=dollars)
+    cluster = build(Cluster, values, where=where, chip=chip, tiers=tiers, dollars_per_chip_hour=dollars, stack=stack)
     if cluster.num_slices > 1 and cluster.num_slices != tiers[-1].size:
         raise SpecError(f"{where}: num_slices={cluster.num_slices} must be the size of the last tier, {tiers[-1].size}")
     if not 1 <= cluster.num_chips <= MAX_CHIPS or cluster.num_chips % cluster.chips_per_host:

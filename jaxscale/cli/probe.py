@@ -1,5 +1,6 @@
 """`jaxscale probe`: microbenchmarks of the devices that are there, fitted into a cluster file."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from jaxscale.calibrate import own_stack
 from jaxscale.catalog import load_cluster
 from jaxscale.cli.common import check_writable, json_option, print_json, write_atomically
 from jaxscale.cli.progress import Bars
-from jaxscale.types import Chip, Cluster, Tier, Workload
+from jaxscale.types import Chip, Cluster, Stack, Tier, Workload, precision_named
 from jaxscale.types.measurement import ProbeResult
 from jaxscale.units import format_bytes, format_seconds, format_si
 
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     "--output", default="probed.yaml", show_default=True, metavar="FILE", type=click.Path(path_type=Path),
     help="The cluster file to write.",
 )  # fmt: skip
-@click.option("--quick", is_flag=True, help="Fewer sizes: rougher figures, in a fraction of the time.")
+@click.option("--precision", default="bf16", show_default=True, metavar="P", help="Of the whole steps: bf16 or fp32.")
+@click.option("--quick", is_flag=True, help="Fewer sizes and no whole steps: rougher, in a fraction of the time.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @json_option
-def command(name: str, output: Path, quick: bool, quiet: bool, as_json: bool) -> None:
+def command(name: str, output: Path, precision: str, quick: bool, quiet: bool, as_json: bool) -> None:
     """Measure the devices of this machine and write them as a cluster file.
 
     \b
@@ -34,18 +36,20 @@ def command(name: str, output: Path, quick: bool, quiet: bool, as_json: bool) ->
     jaxscale predict tiny.yaml --cluster here.yaml --layout "fsdp=8" \\
         --seq-len 128 --global-batch-size 8
 
-    Times matmuls, passes over memory, host copies, dispatch, and every collective over every size of mesh axis. What
-    was not measured (price, power, name) stays as the catalogue has it.
+    Times matmuls, passes over memory, host copies, dispatch, and every collective over every size of mesh axis; on
+    emulated devices also small whole steps, to which the constants of the training step are fitted. What was not
+    measured (price, power, name) stays as the catalogue has it.
     """
     from jaxscale.measure import fit_cluster, probe_plan, run_probe
 
     base = load_cluster(name)
     check_writable(output)
-    plan = probe_plan(base.num_devices, emulated=base.chip.kind == "cpu", quick=quick)
+    emulated = base.chip.kind == "cpu"
+    plan = probe_plan(base.num_devices, emulated=emulated, quick=quick, precision=precision_named(precision))
     with Bars(quiet=quiet) as bars:
-        result = run_probe(plan, on_sample=lambda sample: bars.said(f"{sample.what} {sample.sizes} {sample.dtype}"))
+        result = run_probe(plan, on_news=bars.said)
     stack = own_stack(base, Workload(seq_len=1, global_batch_size=1))
-    fitted = fit_cluster(base, result, stack)
+    fitted = with_own_stack(fit_cluster(base, result, stack), result, stack)
     write_atomically(output, to_yaml(fitted))
     if as_json:
         from jaxscale.aot.codec import encode
@@ -53,6 +57,15 @@ def command(name: str, output: Path, quick: bool, quiet: bool, as_json: bool) ->
         print_json({"file": str(output), "cluster": encode(fitted), "probe": encode(result)})
     else:
         _print(fitted, result, output)
+
+
+def with_own_stack(cluster: Cluster, probe: ProbeResult, stack: Stack) -> Cluster:
+    """The cluster with the constants that the probe's small steps give, where it ran any."""
+    if not probe.steps:
+        return cluster
+    from jaxscale.calibrate.own_steps import fit_own_steps
+
+    return fit_own_steps(stack, cluster, probe.steps)
 
 
 def to_yaml(cluster: Cluster) -> str:
@@ -67,6 +80,8 @@ def to_yaml(cluster: Cluster) -> str:
         "tiers": [_tier_mapping(tier) for tier in cluster.tiers],
         "dollars_per_chip_hour": f"{cluster.dollars_per_chip_hour!r} $/h",
     }
+    if cluster.stack is not None:
+        document["stack"] = _stack_mapping(cluster.stack)
     return yaml.safe_dump(document, sort_keys=False, width=120)
 
 
@@ -87,6 +102,19 @@ def _tier_mapping(tier: Tier) -> dict:
         "bytes_per_s": f"{tier.bytes_per_s!r} B/s", "latency_s": f"{tier.latency_s!r} s",
     }  # fmt: skip
     return mapping | ({"wrap": list(tier.wrap)} if tier.wrap else {})
+
+
+def _stack_mapping(stack: Stack) -> dict:
+    """The constants that are not at their defaults."""
+    from jaxscale.catalog.clusters import STACK_UNITS
+
+    default = Stack(name=stack.name)
+    values = {f.name: getattr(stack, f.name) for f in dataclasses.fields(Stack)}
+    return {
+        name: f"{value!r} {STACK_UNITS[name].replace('bytes', 'B')}" if name in STACK_UNITS else value
+        for name, value in values.items()
+        if name == "name" or value != getattr(default, name)
+    }
 
 
 def _print(cluster: Cluster, probe: ProbeResult, output: Path) -> None:

@@ -12,9 +12,13 @@ Time = latency + wire bytes / bus bandwidth (ring algorithms; Thakur et al. 2005
 | all-reduce | 2 S (n-1)/n |
 | all-to-all, local S | S (n-1)/n |
 | collective-permute, local S | S |
+
+Emulated devices share one memory: there a collective copies what each device ends up with, whatever the group's size.
+An all-reduce costs the bytes of a reduce-scatter and an all-gather; the members wait for each other once.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -38,6 +42,7 @@ class Level:
     latency_s: Number
     wrap: Number = 0.0  # torus: 1 where the dim closes into a ring
     scaling: Number = 0.0  # bandwidth falls as members ** -scaling (congestion between nodes)
+    memory: bool = False  # devices of one process copy from each other's memory
 
 
 def cluster_levels(cluster: Cluster) -> tuple[Level, ...]:
@@ -59,6 +64,7 @@ def cluster_levels(cluster: Cluster) -> tuple[Level, ...]:
                 bytes_per_s=tier.bytes_per_s / (1 if tier.kind == "torus" else per_chip),
                 latency_s=tier.latency_s,
                 wrap=float(wrap),
+                memory=tier.kind == "memory",
             )
             for size, wrap in zip(tier.shape, wraps, strict=True)
         )
@@ -164,6 +170,8 @@ def collective_s(
 
     The levels' bandwidths are those that large messages reach (`derate`); `latency_s` is the cost of a start.
     """
+    if levels[0].memory:
+        return _shared_memory_s(kind, bytes_each, math.prod(members), levels[0], latency_s=latency_s, xp=xp)
     size: Number = 1.0
     hops_s: Number = 0.0
     for count, level in zip(members, levels, strict=True):
@@ -182,3 +190,12 @@ def collective_s(
         moving_s = wire_bytes(kind, bytes_each, size) / bus
     rounds = WIRE_FACTOR[kind]
     return xp.where(size > 1, moving_s + latency_s + rounds * hops_s, 0.0)
+
+
+def _shared_memory_s(
+    kind: str, bytes_each: Number, size: Number, level: Level, *, latency_s: Number, xp: ModuleType
+) -> Number:
+    """Emulated devices: everybody is waited for, and copies what it ends up with; a permute waits for all devices."""
+    met = level.size if kind == "collective-permute" else size
+    copy_s = WIRE_FACTOR[kind] * bytes_each / level.bytes_per_s
+    return xp.where(size > 1, latency_s + met * level.latency_s + copy_s, 0.0)

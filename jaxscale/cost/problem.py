@@ -68,6 +68,7 @@ class Problem:
 
 def problem(shape: ModelShape, workload: Workload, cluster: Cluster, stack: Stack | None = None) -> Problem:
     """Read the numbers off the value types; without a `stack` jaxscale's own training step is meant."""
+    stack = stack or cluster.stack or default_stack(cluster.chip.kind)
     chip, precision = cluster.chip, workload.precision
     per_device = 1.0 / chip.devices_per_chip
     attention_format = "fp32" if precision.matmul == "fp32" else "bf16"
@@ -99,7 +100,7 @@ def problem(shape: ModelShape, workload: Workload, cluster: Cluster, stack: Stac
         devices_per_chip=float(chip.devices_per_chip),
         dollars_per_chip_hour=cluster.dollars_per_chip_hour,
         peak_flops_per_chip=chip.peak(precision.matmul),
-        stack=stack or default_stack(chip.kind),
+        stack=stack,
     )
 
 

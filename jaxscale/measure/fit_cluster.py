@@ -8,6 +8,7 @@ that share: a predicted matmul, pass over memory or collective then takes the ti
 | peak FLOP/s of a format | matmuls, over `matmul_efficiency` k / (k + `matmul_k_half`) |
 | HBM bytes/s | passes over arrays larger than the caches, over `memory_efficiency` |
 | link bytes/s and latency of a hop | t = start + rounds (n-1) hop + wire bytes / bandwidth, all collectives together |
+| memory that emulated devices share | t = start + n latency + rounds payload / bandwidth, the same way |
 """
 
 import dataclasses
@@ -15,7 +16,6 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from scipy.optimize import nnls
 
 from jaxscale.errors import MeasurementError
 from jaxscale.measure.probe import COLLECTIVES
@@ -34,7 +34,7 @@ def fit_cluster(base: Cluster, probe: ProbeResult, stack: Stack) -> Cluster:
         raise MeasurementError(f"probe: cluster {base.name!r} spans {len(base.tiers)} networks; name one node or slice")
     tier = base.tiers[0]
     collectives = [sample for sample in probe.samples if sample.what in COLLECTIVES]
-    if tier.kind == "switch" and collectives:
+    if tier.kind != "torus" and collectives:
         tier = _fit_tier(tier, collectives, stack)
     return dataclasses.replace(
         base,
@@ -108,16 +108,30 @@ def _hops(sample: ProbeSample) -> float:
     return 1.0 if sample.what == "collective-permute" else _rounds(sample) * (sample.group_size - 1)
 
 
+def _wired(sample: ProbeSample) -> tuple[float, float]:
+    """Hops and bytes of one device in a collective over links."""
+    return _hops(sample), wire_bytes(sample)
+
+
+def _shared(sample: ProbeSample, tier: Tier) -> tuple[float, float]:
+    """Devices that are waited for, and bytes that one device copies, where all share one memory."""
+    met = tier.size if sample.what == "collective-permute" else sample.group_size
+    return float(met), _rounds(sample) * sample.payload_bytes
+
+
 def _fit_tier(tier: Tier, collectives: Sequence[ProbeSample], stack: Stack) -> Tier:
     """Bandwidth and hop latency by least squares of relative errors, neither below zero."""
+    from scipy.optimize import nnls  # half a second to load, which every sweep's worker would spend
+
     seconds = np.array([sample.seconds for sample in collectives])
-    design = np.array([[_hops(sample), wire_bytes(sample)] for sample in collectives])  # [samples, 2]
+    rows = [_shared(sample, tier) if tier.kind == "memory" else _wired(sample) for sample in collectives]
+    design = np.array(rows)  # [samples, 2]
     beyond_start = np.maximum(seconds - stack.collective_latency_s, 0.0)
     scale = np.abs(design).max(axis=0)
     (hop_s, s_per_byte), _ = nnls(design / scale / seconds[:, None], beyond_start / seconds)
     hop_s, s_per_byte = hop_s / scale[0], s_per_byte / scale[1]
     if not s_per_byte:  # every payload was so small that only latency shows: what was reached is a lower bound
-        s_per_byte = min(sample.seconds / wire_bytes(sample) for sample in collectives)
+        s_per_byte = min(sample.seconds / row[1] for sample, row in zip(collectives, rows, strict=True))
     bytes_per_s = 1.0 / (s_per_byte * stack.collective_efficiency)
     return dataclasses.replace(tier, bytes_per_s=_rounded(bytes_per_s), latency_s=_rounded(hop_s))
 

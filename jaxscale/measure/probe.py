@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from jaxscale.aot.codec import decode, encode
 from jaxscale.errors import MeasurementError
 from jaxscale.measure.events import Ending, run_child
+from jaxscale.measure.probe_steps import probe_steps
 from jaxscale.measure.step import child_environment
 from jaxscale.measure.surroundings import load_afterwards, look_around
+from jaxscale.types import PRECISIONS, Precision
 from jaxscale.types._check import divisors
-from jaxscale.types.measurement import ProbeResult, ProbeSample
+from jaxscale.types.measurement import ProbeResult, ProbeSample, ProbeStep
 
 CHILD_MODULE = "jaxscale.measure.probe_child"
 DEFAULT_WATCHDOG_S = 300.0
@@ -27,7 +29,8 @@ class ProbePlan:
     matmul_shapes: tuple[tuple[int, int], ...]
     stream_elements: tuple[int, ...]  # of passes over memory, float32; larger than the caches
     payload_bytes: tuple[int, ...]  # of collectives
-    num_trials: int = 5  # the median counts
+    steps: tuple[ProbeStep, ...] = ()  # small whole steps
+    num_trials: int = 5  # the best counts
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
@@ -35,16 +38,22 @@ class ProbePlan:
         return tuple(size for size in divisors(self.num_devices) if size > 1)
 
 
-def probe_plan(num_devices: int, *, emulated: bool, quick: bool = False) -> ProbePlan:
-    """Sizes that suit emulated devices, which share a machine's cores, or real ones; `quick` is fewer of them."""
+def probe_plan(
+    num_devices: int, *, emulated: bool, quick: bool = False, precision: Precision = PRECISIONS["bf16"]
+) -> ProbePlan:
+    """Sizes that suit emulated devices, which share a machine's cores, or real ones; `quick` is fewer of them.
+
+    Whole steps, of the given precision, are of emulated devices only: real ones are few enough operations to price.
+    """
     shapes = ((256, 64), (256, 256), (512, 256), (512, 512)) if emulated else ((4096, 1024), (4096, 4096), (8192, 8192))
     elements = (2**22, 2**23) if emulated else (2**26, 2**28)
-    payloads = (2**12, 2**16, 2**20, 2**22) if emulated else (2**14, 2**18, 2**22, 2**26)
+    payloads = (2**12, 2**16, 2**18, 2**20) if emulated else (2**14, 2**18, 2**22, 2**26)
+    steps = probe_steps(num_devices, precision) if emulated else ()
     if quick:
-        shapes, elements, payloads = shapes[1:2], elements[:1], payloads[1:3]
+        shapes, elements, payloads, steps = shapes[1:2], elements[:1], payloads[1:3], ()
     return ProbePlan(
         num_devices=num_devices, emulated=emulated, matmul_shapes=shapes, stream_elements=elements,
-        payload_bytes=payloads, num_trials=3 if quick else 5,
+        payload_bytes=payloads, steps=steps, num_trials=3 if quick else 5,
     )  # fmt: skip
 
 
@@ -52,9 +61,9 @@ def run_probe(
     plan: ProbePlan,
     *,
     watchdog_s: float = DEFAULT_WATCHDOG_S,
-    on_sample: Callable[[ProbeSample], None] = lambda sample: None,
+    on_news: Callable[[str], None] = lambda words: None,
 ) -> ProbeResult:
-    """Run every microbenchmark of a plan on all devices at once.
+    """Run every microbenchmark and every small step of a plan on all devices at once.
 
     Raises MeasurementError where the process dies or goes silent, or too few devices are there.
     """
@@ -62,18 +71,25 @@ def run_probe(
     environment = child_environment(emulated=plan.emulated)
     before = look_around(environment)
     samples: list[ProbeSample] = []
+    steps: list[ProbeStep] = []
     found: dict = {}
     for event in run_child(CHILD_MODULE, encode(plan), environment=environment, watchdog_s=watchdog_s):
         if isinstance(event, Ending):
             if not found.get("done"):
                 raise MeasurementError(f"probe: {found.get('message') or event.sentence}")
-        elif event.pop("phase") == "sample":
+            continue
+        phase = event.pop("phase")
+        if phase == "sample":
             samples.append(decode(ProbeSample, event["sample"]))
-            on_sample(samples[-1])
+            on_news(f"{samples[-1].what} {samples[-1].sizes} {samples[-1].dtype}")
+        elif phase == "step":
+            steps.append(decode(ProbeStep, event["step"]))
+            on_news(f"step of {steps[-1].shape.name} as {steps[-1].layout}")
         else:
             found |= event
     return ProbeResult(
         samples=tuple(samples),
+        steps=tuple(steps),
         device_kind=found["device_kind"],
         num_devices=plan.num_devices,
         memory_bytes=found["memory_bytes"],

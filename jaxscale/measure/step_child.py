@@ -8,6 +8,7 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from jaxscale.aot.codec import decode, encode
@@ -37,8 +38,8 @@ def run(request: MeasureRequest, report: Reporter) -> None:
     join(this_host(), emulated=request.emulated)
     devices = take_devices(request.cluster.num_devices, emulated=request.emulated)
     report(phase="devices", device_kind=devices[0].device_kind, num_devices=len(devices))
-    step, compiled = _compile(request, devices, report)
-    state, batch = _initial(request, step, report)
+    step, compiled = compile_step(request, devices, report)
+    state, batch = initial_state(request, step, report)
     noise = step.noise_scale()
     for phase, count in (("warmup", request.num_warmup_steps), ("step", request.num_steps)):
         for _ in range(count):
@@ -72,7 +73,8 @@ def take_devices(count: int, *, emulated: bool) -> list[Any]:
     return devices[:count]
 
 
-def _compile(request: MeasureRequest, devices: list[Any], report: Reporter) -> tuple[Any, Any]:
+def compile_step(request: MeasureRequest, devices: list[Any], report: Callable[..., None]) -> tuple[Any, Any]:
+    """The step of a request, and the program that the compiler made of it."""
     from jaxscale.runtime import TrainOptions, build_step
 
     started = time.perf_counter()
@@ -85,7 +87,8 @@ def _compile(request: MeasureRequest, devices: list[Any], report: Reporter) -> t
     return step, compiled
 
 
-def _initial(request: MeasureRequest, step: Any, report: Reporter) -> tuple[Any, Any]:
+def initial_state(request: MeasureRequest, step: Any, report: Callable[..., None]) -> tuple[Any, Any]:
+    """The state of step 0 and a batch, on the devices."""
     import jax
 
     from jaxscale.runtime.data import SyntheticTokens, load_batch

@@ -6,9 +6,10 @@ from typing import Literal, get_args
 
 from jaxscale.errors import SpecError
 from jaxscale.types._check import require_choice, require_positive, require_positive_int
+from jaxscale.types.stack import Stack
 
 ChipKind = Literal["tpu", "gpu", "cpu"]
-TierKind = Literal["torus", "switch"]
+TierKind = Literal["torus", "switch", "memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,8 @@ class Tier:
 
     torus: `shape` are the chips along each dim, `wrap` whether the dim closes into a ring; `bytes_per_s` is one link,
     one direction. switch: `shape` has one entry, the members it joins; `bytes_per_s` is one chip's share, one
-    direction. `latency_s` is one hop.
+    direction. `latency_s` is one hop. memory: emulated devices in one process; `bytes_per_s` is one device's share
+    while all of them copy, `latency_s` is lost for every device that is waited for.
     """
 
     name: str  # ici, dcn, nvlink, ib, pcie, host
@@ -85,8 +87,8 @@ class Tier:
         require_positive(owner, allow_zero=True, latency_s=self.latency_s)
         for size in self.shape:
             require_positive_int(owner, shape=size)
-        if self.kind == "switch" and len(self.shape) != 1:
-            raise SpecError(f"{owner}: a switch has one size, got shape={self.shape}")
+        if self.kind != "torus" and len(self.shape) != 1:
+            raise SpecError(f"{owner}: a {self.kind} has one size, got shape={self.shape}")
         if self.kind == "torus" and len(self.wrap) != len(self.shape):
             raise SpecError(f"{owner}: wrap={self.wrap} needs one value for each dim of shape={self.shape}")
 
@@ -100,8 +102,9 @@ class Tier:
 class Cluster:
     """Chips and the networks that join them: `num_chips` is the product of the tiers' sizes.
 
-    `aot_topology` is the name that the TPU compiler knows the slice by (empty elsewhere); `aliases_note` tells in words
-    what a short name meant ("v5p-64 is 64 TensorCores = 32 chips, 2x4x4").
+    `aot_topology` is the name that the TPU compiler knows the slice by (empty elsewhere); `note` tells in words
+    what a short name meant ("v5p-64 is 64 TensorCores = 32 chips, 2x4x4"). `stack` holds the constants of jaxscale's
+    own training step as `jaxscale probe` fitted them here; without it they are those that ship for the chip.
     """
 
     name: str
@@ -112,6 +115,7 @@ class Cluster:
     aot_topology: str = ""
     num_slices: int = 1
     note: str = ""
+    stack: Stack | None = None
 
     def __post_init__(self) -> None:
         owner = f"cluster {self.name!r}"
