@@ -13,7 +13,7 @@ from jaxscale.units import format_bytes, format_dollars, format_seconds
 
 FIELD_COLUMNS, FIGURE_COLUMNS = 30, 49
 MOST_TIME_PARTS, MOST_MEMORY_PARTS = 4, 4
-_BAR_CELLS = 9
+_BAR_CELLS = 8
 
 
 def heading(problem: Problem) -> Text:
