@@ -12,7 +12,7 @@ A utilisation reported with recompute counted (hardware FLOPs, full recompute) i
 from dataclasses import dataclass
 
 from jaxscale.catalog import load_cluster, load_model, model_names
-from jaxscale.cli.plan import best_estimate
+from jaxscale.api.plans import best_estimate
 from jaxscale.plan.economics.goodput import goodput
 from jaxscale.types import Workload
 

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jaxscale.cli.common import check_writable, json_option, print_json, write_atomically
-from jaxscale.errors import SpecError, nearest
+from jaxscale.cli.common import (
+    check_writable,
+    json_option,
+    print_json,
+    report_option,
+    write_atomically,
+    write_report,
+)
+from jaxscale.errors import SpecError
 
 if TYPE_CHECKING:
     from jaxscale.calibrate import Calibration, Run
@@ -24,10 +31,11 @@ if TYPE_CHECKING:
     "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Write the constants as YAML."
 )
 @click.option("--from-priors", is_flag=True, help="Start from priors instead of the stack that ships with jaxscale.")
+@report_option
 @json_option
 def command(
     runs_csv: Path | None, address: str | None, chip: str | None, stack: str | None, out: Path, from_priors: bool,
-    as_json: bool,
+    report: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit a stack's constants to your own measured runs.
 
@@ -42,17 +50,24 @@ def command(
     import os
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a few hundred runs: no accelerator is worth waiting for
+    from jaxscale.api.tables import of_one_stack
     from jaxscale.calibrate import calibration_for, prior_on, to_text
     from jaxscale.calibrate.held_out import fit_stack, user_spreads
 
-    check_writable(out)
+    for path in (out, report):
+        if path is not None:
+            check_writable(path)
     runs, refused = _runs(runs_csv, address)
-    chosen = _chosen(runs, chip, stack)
+    chosen = of_one_stack(runs, chip, stack)
     key = (chosen[0].software.stack, chosen[0].chip)
     start = prior_on(*key) if from_priors else calibration_for(*key)
     spreads = None if from_priors else user_spreads(start)
     calibration = fit_stack(chosen, start, spreads=spreads)
     write_atomically(out, to_text(calibration))
+    if report is not None:
+        from jaxscale.report.kinds.calibrate import calibrate_page
+
+        write_report(report, calibrate_page(chosen, calibration, start))
     errors = {"before": _errors(chosen, start), "after": _errors(chosen, calibration)}
     if as_json:
         scores = {when: dataclasses.asdict(found) for when, found in errors.items()}
@@ -113,30 +128,6 @@ def _errors_text(before: Errors, after: Errors) -> str:
         for when, found in (("before", before), ("after, on the runs fitted", after))
     ]
     return "\n".join(lines)
-
-
-def _chosen(runs: Sequence["Run"], chip: str | None, stack: str | None) -> list["Run"]:
-    """Runs of one stack on one generation of chips; SpecError where the choice is empty or not unique."""
-    from jaxscale.calibrate import chip_generation
-
-    chips = {run.chip for run in runs}
-    wanted = chip_generation(chip) if chip else None
-    if wanted is not None and wanted not in chips:
-        raise SpecError(
-            f"--chip={chip}: no run is on it; the runs are on {', '.join(sorted(chips))}.{nearest(wanted, chips)}"
-        )
-    here = [run for run in runs if wanted in (None, run.chip)]
-    stacks = {run.software.stack for run in here}
-    if stack is not None and stack not in stacks:
-        raise SpecError(
-            f"--stack={stack}: no such run; the runs are of {', '.join(sorted(stacks))}.{nearest(stack, stacks)}"
-        )
-    here = [run for run in here if stack in (None, run.software.stack)]
-    keys = sorted({(run.software.stack, run.chip) for run in here})
-    if len(keys) > 1:
-        listed = ", ".join(f"{name} on {generation}" for name, generation in keys)
-        raise SpecError(f"one stack on one chip is fitted at a time; choose with --stack and --chip among: {listed}")
-    return here
 
 
 def _text(calibration: "Calibration", start: "Calibration") -> str:

@@ -4,16 +4,7 @@ from pathlib import Path
 
 import click
 
-from jaxscale.calibrate import own_stack
-from jaxscale.catalog import load_cluster
 from jaxscale.cli.common import check_writable, json_option, print_json, report_option, write_report
-from jaxscale.errors import SpecError
-from jaxscale.search import parse_limits, search
-from jaxscale.types import Cluster, Estimate, ModelShape, Workload
-
-# What the planner lets the search try: the same answer for dense models in a tenth of the time.
-_LIMITS = ("remat=full|none|dots|attention", "offload_optimizer=false")
-_LONG_CONTEXT = 8192  # beyond this the context axis is tried too
 
 
 class _Number(click.ParamType):
@@ -60,37 +51,14 @@ def command(
     Every scaling law that applies is asked; the plan follows the one whose answer would waste least compute if another
     were true. Utilisation comes from the cost model at the best layout.
     """
-    from jaxscale.plan.budget.planner import make_plan
-    from jaxscale.plan.budget.text import plan_json, plan_text
+    from jaxscale.api.plans import plan_run
 
     if report is not None:
         check_writable(report)
-    plan = make_plan(_ask(budget, cluster, asked), best_estimate)
+    plan = plan_run(budget, cluster=cluster, **asked)  # type: ignore[arg-type]
     if report is not None:
-        from jaxscale.report.kinds.plan import plan_page
-
-        write_report(report, plan_page(plan))
+        write_report(report, plan.page())
     if as_json:
-        print_json(plan_json(plan))
+        print_json(plan.to_json())
     else:
-        click.echo(plan_text(plan))
-
-
-def _ask(budget: str | None, cluster: str | None, asked: dict):
-    from jaxscale.plan.budget.ask import Ask, parse_budget, time_for_money
-
-    if budget is None:
-        return Ask(cluster=load_cluster(cluster) if cluster else None, **asked)
-    if cluster is not None:
-        raise SpecError("--budget names the cluster already; give --cluster only without it")
-    read = parse_budget(budget)
-    where = load_cluster(read.cluster)
-    time_s = read.time_s if read.dollars is None else time_for_money(where, read.dollars)
-    return Ask(cluster=where, time_s=time_s, **asked)
-
-
-def best_estimate(shape: ModelShape, workload: Workload, cluster: Cluster) -> Estimate | None:
-    """The best layout that the search finds, or None."""
-    limits = _LIMITS if workload.seq_len > _LONG_CONTEXT else (*_LIMITS, "context<=1")
-    result = search(shape, workload, cluster, stack=own_stack(cluster, workload), top=1, limits=parse_limits(*limits))
-    return result.ranked[0] if result.ranked else None
+        click.echo(str(plan))

@@ -48,11 +48,11 @@ const CONFIG = {
   modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
 };
 
-// On a phone the names above a plot stand one below the other: the plot gives them the height that they need.
+// On a phone and on paper the names above a plot stand one below the other: they get the height that they need.
 function roomForNames(figure) {
   const { legend, margin, height } = figure.layout;
   const names = figure.data.filter((trace) => trace.name && trace.showlegend !== false).length;
-  if (!NARROW || !legend || legend.yanchor !== "bottom" || names < 4) return figure.layout;
+  if (!(NARROW || state.width) || !legend || legend.yanchor !== "bottom" || names < 4) return figure.layout;
   const top = 24 + 17 * names;
   return { ...figure.layout, margin: { ...margin, t: top }, height: height - margin.t + top };
 }
@@ -241,6 +241,7 @@ addEventListener("afterprint", () => {
   else delete document.documentElement.dataset.theme;
   state.width = undefined;
   draw();
+  for (const node of document.querySelectorAll(".plot")) Plotly.Plots.resize(node);
 });
 
 loadPlotly().then(() => {

@@ -12,6 +12,11 @@ from jaxscale.types.results import TierOfTruth
 
 # Okabe and Ito's colours without yellow, which white swallows, and black, which dark does; then a grey.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f7f7f")
+# For a figure outside a page: colours that show on white and on dark.
+ALONE = {
+    "@fg": "#7a8594", "@dim": "#7a8594", "@bg": "rgba(0,0,0,0)", "@bad": "#d55e00", "@accent": "#0b62c4",
+    "@predicted": "#0072b2", "@compiled": "#e69f00", "@measured": "#009e73",
+}  # fmt: skip
 HATCHES = ("", "/", ".", "x")
 SEQUENTIAL = "Cividis"  # made for colour-blind readers (Nunez et al. 2018, PLOS ONE 13(7))
 ORANGE_TO_BLUE = [[0.0, "#e69f00"], [0.5, "#8f9aa8"], [1.0, "#3d7ec0"]]  # lines that show on white and on dark
@@ -30,6 +35,19 @@ def plain(text: str) -> str:
     '&lt;b&gt;7B&lt;/b&gt;'
     """
     return html.escape(text, quote=False)
+
+
+def standing_alone(value: Any) -> Any:
+    """A figure's data or layout with plain colours in place of the page's.
+
+    >>> standing_alone({"line": {"color": "@compiled"}})
+    {'line': {'color': '#e69f00'}}
+    """
+    if isinstance(value, Mapping):
+        return {key: standing_alone(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [standing_alone(item) for item in value]
+    return ALONE.get(value, value) if isinstance(value, str) else value
 
 
 def fill(index: int) -> dict[str, Any]:
@@ -89,7 +107,7 @@ def stacked_bars(
     rows = [(label, *(parts.get(name, 0.0) / scale for name in every)) for label, parts in bars]
     sums = [sum(parts.values()) / scale for _, parts in bars]
     table = number_table(
-        f"{caption.split('.')[0]}, in {unit}.", ("", "sum", *every),
+        f"{caption.split('.')[0]}, in {unit}.", ("bar", "sum", *every),
         [(row[0], total, *row[1:]) for row, total in zip(rows, sums, strict=True)],
     )  # fmt: skip
     return Figure(
@@ -113,7 +131,7 @@ def count_bars(figure_id: str, caption: str, evidence: Evidence, counts: Mapping
     }
     height = 90 + 34 * len(ordered)
     layout = {"height": height, "xaxis": {"title": {"text": unit}}, "margin": {"l": 40, "r": 70, "t": 8, "b": 56}}
-    numbers = number_table(caption, ("", unit), [(name, count) for name, count in reversed(ordered)])
+    numbers = number_table(caption, ("what", unit), [(name, count) for name, count in reversed(ordered)])
     return Figure(
         id=figure_id, caption=caption, evidence=evidence, data=[trace], layout=layout, numbers=numbers, height_px=height
     )

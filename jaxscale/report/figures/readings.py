@@ -72,7 +72,7 @@ def readings_figure(
     ]
     return Figure(
         id=figure_id, caption=caption, evidence=evidence, data=[_trace(r, unit, scale) for r in known], layout=layout,
-        numbers=number_table(f"{caption} In {unit}.", ("", "tier", "value", "low", "high", "what bounds it"), rows),
+        numbers=number_table(f"{caption} In {unit}.", ("which", "tier", "value", "low", "high", "what bounds it"), rows),
         height_px=height,
     )  # fmt: skip
 

@@ -72,7 +72,7 @@ def best_so_far_figure(tried: Sequence[Candidate], evidence: Evidence) -> Figure
     layout = {
         "height": 380,
         "hovermode": "closest",
-        "xaxis": {"title": {"text": "trial"}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": "trial"}, "rangemode": "tozero", "dtick": -(-len(tried) // 12)},
         "yaxis": {"title": {"text": "seconds a step"}, "rangemode": "tozero"},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         "margin": {"l": 60, "r": 16, "t": 40, "b": 56},

@@ -1,5 +1,6 @@
 """The report of a search."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ from jaxscale.report.page import (
     Table,
     Verdict,
     Verdicts,
+    number_table,
 )
 from jaxscale.report.pipeline import schedule_drawing
 from jaxscale.report.words import RULE_WORDS, layout_sentences, plural, short_layout
@@ -121,7 +123,25 @@ def _answer(result: SearchResult, rows: Sequence[CheckedLayout], winner: Checked
     ]
     words = layout_sentences(e.layout, result.workload, result.cluster)
     checks = (Verdicts(verdicts=verdicts),) if verdicts else ()
-    return (Cards(cards=cards), Prose(sentences=words, kind="list"), *checks)
+    return (Cards(cards=cards), Prose(sentences=words, kind="list"), _best(rows), *checks)
+
+
+def _best(rows: Sequence[CheckedLayout]) -> Table:
+    """The ranked layouts, with the compiler's memory where they were compiled."""
+    missing = float("nan")
+    table = number_table(
+        "The best layouts.",
+        ("#", "layout", "seconds a step", "MFU, %", "GiB per device", "compiled, GiB"),
+        [
+            (row.rank, short_layout(e.layout), e.step_time_s, 100.0 * e.mfu, e.memory_bytes / GIB,
+             row.compiled.memory_bytes / GIB if row.compiled else missing)
+            for row in rows
+            for e in (row.predicted,)
+        ],
+    )  # fmt: skip
+    struck = [not row.passed for row in rows]
+    body = [dataclasses.replace(row, struck=out) for row, out in zip(table.rows, struck, strict=True)]
+    return dataclasses.replace(table, rows=body, id="best")
 
 
 def _labelled(rows: Sequence[CheckedLayout]) -> list[tuple[str, Estimate]]:
