@@ -44,6 +44,12 @@ def padding_flops(
     return total
 
 
+def forward_flops(p: Problem, ops: tuple[Op, ...], costs: Mapping[str, OpCost], layouts: LayoutBatch) -> Number:
+    """FLOPs of one forward pass of a layer or of the head, of one microbatch, as the program holds them."""
+    counted = [costs[op.name] for op in ops if op.kind in ("matmul", "attention")]
+    return sum(_forward_flops(p, cost, layouts) for cost in counted)
+
+
 def _forward_flops(p: Problem, cost: OpCost, layouts: LayoutBatch) -> Number:
     """What one forward pass of an op executes."""
     if cost.kind == "attention":
@@ -61,5 +67,7 @@ def _repeated_flops(p: Problem, cost: OpCost, layouts: LayoutBatch) -> Number:
     """What the attention kernel's backward pass computes a second time."""
     s = p.inventory.numbers
     keys, values = REPEATED_MATMULS[p.stack.attention_kernel]
+    # Over a sequence in shards the scores are made again once, by blocks, whatever the kernel of whole sequences.
+    keys, values = p.xp.where(layouts.context > 1, 1.0, keys), p.xp.where(layouts.context > 1, 0.0, values)
     width = (keys * s.qk_head_dim + values * s.v_head_dim) / (s.qk_head_dim + s.v_head_dim)
     return cost.model_flops * width * _pairs_share(p, layouts)

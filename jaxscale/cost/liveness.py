@@ -18,10 +18,13 @@ import numpy as np
 from jaxscale.cost.compute import OpCost
 from jaxscale.cost.inventory import Op
 from jaxscale.cost.numbers import Number
+from jaxscale.cost.problem import Problem
 from jaxscale.cost.remat import RematPlan, remat_plan
-from jaxscale.types import RematPolicy
+from jaxscale.types import LayoutBatch, RematPolicy
+from jaxscale.types.layout import CONTEXT_METHODS
 
 LANES = 128.0
+QUERY_BLOCK = 512.0  # queries that plain attention takes at a time
 _Graph = tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...]  # name, kind, inputs and needs of every op
 
 
@@ -79,12 +82,19 @@ class TensorBytes:
 
 
 def fused_bytes(
-    ops: Iterable[Op], costs: Mapping[str, OpCost], whole_stream: Number, split: Number, *, lane_wide: bool
+    ops: Iterable[Op],
+    costs: Mapping[str, OpCost],
+    whole_stream: Number,
+    split: Number,
+    scores: Number = 0.0,
+    *,
+    lane_wide: bool,
 ) -> TensorBytes:
     """What XLA writes.
 
     `whole_stream`: bytes of the residual stream of all of a rank's tokens; `split`: 1 where sequence parallelism keeps
-    only a part of it between the halves of a layer, else 0; `lane_wide`: the attention kernel writes its log-sum-exp
+    only a part of it between the halves of a layer, else 0; `scores`: what the attention core's backward pass writes of
+    them; `lane_wide`: the attention kernel writes its log-sum-exp
     once for each lane of a vector register (splash attention, `NUM_LANES`).
     """
     values: dict[str, Number] = {}
@@ -93,7 +103,7 @@ def fused_bytes(
         cost = costs[op.name]
         own = cost.output_bytes
         beside = cost.extra_bytes * (LANES if op.kind == "attention" and lane_wide else 1.0)
-        values[op.name], gradients[op.name] = own + beside, own
+        values[op.name], gradients[op.name] = own + beside, own + (scores if op.kind == "attention" else 0.0)
         if op.kind == "gather":
             values[op.name], gradients[op.name] = own * split, own
         elif op.kind == "elementwise" and op.shard == "whole":
@@ -102,6 +112,17 @@ def fused_bytes(
         elif op.shard == "row":
             values[op.name], gradients[op.name] = 0.0 * own, whole_stream * split
     return TensorBytes(values=values, gradients=gradients)
+
+
+def score_bytes(p: Problem, layouts: LayoutBatch) -> Number:
+    """Scores that attention over gathered keys writes: a block of queries against all keys, in float32 and once more.
+
+    Splash attention takes whole sequences only; over shards of one the step computes block by block without a kernel.
+    """
+    gathered = (layouts.context > 1) & (layouts.context_method == CONTEXT_METHODS.index("all_gather"))
+    block = p.xp.minimum(QUERY_BLOCK, p.seq_len / layouts.context)
+    heads = p.inventory.numbers.num_heads / layouts.tensor
+    return gathered * layouts.microbatch_size * heads * block * p.seq_len * (4.0 + p.compute_bytes)
 
 
 def peak_bytes(lives: Lives, ops: Iterable[Op], tensors: TensorBytes) -> Number:

@@ -169,11 +169,15 @@ def _context(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) 
     # K and V travel apart, two permutes a hop; the gradients make one more hop to come home.
     yield net.exchange("keys and values", "collective-permute", "context", axes, "forward", kv / 2, 2 * hops * layers)
     yield net.exchange("keys and values", "collective-permute", "context", axes, "recompute", kv / 2, 2 * hops * again)
-    yield net.exchange("keys and values", "collective-permute", "context", axes, "backward", kv / 2, 2 * hops * layers)
-    yield net.exchange(
-        "gradients of keys and values", "collective-permute", "context", axes, "backward",
-        kv / 2 * FLOAT32 / p.compute_bytes, 2 * ring * layouts.context * layers,
-    )  # fmt: skip
+    # The TPU compiler rounds gradients before their last hop, and takes the first hop of what is made again for the
+    # first of the backward pass.
+    rounded = ring * (p.device.kind == "tpu") * (p.compute_bytes < FLOAT32) * (layouts.context > 1)
+    backward_hops = hops * layers - rounded * again
+    yield net.exchange("keys and values", "collective-permute", "context", axes, "backward", kv / 2, 2 * backward_hops)
+    summed, wide = "gradients of keys and values", kv / 2 * FLOAT32 / p.compute_bytes
+    wide_hops = 2 * (ring * layouts.context - rounded) * layers
+    yield net.exchange(summed, "collective-permute", "context", axes, "backward", wide, wide_hops)
+    yield net.exchange(summed, "collective-permute", "context", axes, "backward", kv / 2, 2 * rounded * layers)
     flat = 2 * (1.0 - ring)
     yield net.exchange("keys and values", "all-gather", "context", axes, "forward", gathered / 2, flat * layers)
     yield net.exchange("keys and values", "all-gather", "context", axes, "recompute", gathered / 2, flat * again)

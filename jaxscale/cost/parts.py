@@ -12,7 +12,7 @@ import numpy as np
 from jaxscale.cost import compute, parallel, weights
 from jaxscale.cost.compute import OpCost, Tokens
 from jaxscale.cost.executed import forward_flops, padding_flops
-from jaxscale.cost.liveness import backward_lives, fused_bytes, peak_bytes
+from jaxscale.cost.liveness import backward_lives, fused_bytes, peak_bytes, score_bytes
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.problem import Problem
 from jaxscale.cost.remat import recompute_table, remat_plan, whole_layer_table
@@ -22,6 +22,7 @@ from jaxscale.types.layout import SCHEDULES
 
 FLOAT32 = 4.0
 LAYERED = SCHEDULES.index("layered")
+SPARSECORE_COPIES = 2.33  # of a reduced array: its operand, its result and a third for words in flight
 WRITTEN_LOGITS_TOKENS = 4096.0  # from here on
 DENSE_KEYS = 1 << 22  # up to here a table is faster than a sort
 LAYER_COLUMNS = ("microbatch_size", "tensor", "context", "expert", "sequence_parallel", "context_method")
@@ -78,9 +79,14 @@ class LayerActivations:
 
 
 def layer_activations(
-    p: Problem, kind: parallel.LayerKind, costs: Mapping[str, OpCost], tokens: Tokens, remats: tuple[str, ...]
+    p: Problem,
+    kind: parallel.LayerKind,
+    costs: Mapping[str, OpCost],
+    tokens: Tokens,
+    remats: tuple[str, ...],
+    scores: Number = 0.0,
 ) -> LayerActivations:
-    """Sum a layer's tensors by what each remat policy does with them."""
+    """Sum a layer's tensors by what each remat policy does with them; `scores` as `score_bytes`."""
     ops = p.inventory.layer(kind)
     stream = tokens.residual * p.inventory.numbers.d_model * p.compute_bytes
     largest: Number = 0.0
@@ -88,7 +94,7 @@ def layer_activations(
         largest = p.xp.maximum(largest, p.xp.maximum(cost.output_bytes, cost.extra_bytes))
     whole_stream = tokens.full * p.inventory.numbers.d_model * p.compute_bytes
     lane_wide = p.stack.attention_kernel == "splash"
-    tensors = fused_bytes(ops, costs, whole_stream, tokens.split, lane_wide=lane_wide)
+    tensors = fused_bytes(ops, costs, whole_stream, tokens.split, scores, lane_wide=lane_wide)
     saved, offloaded, working = [], [], []
     for policy in map(remat_policy, remats):
         plan = remat_plan(ops, policy)
@@ -168,7 +174,8 @@ def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:
     """Price everything that a step is made of."""
     s = p.inventory.numbers
     rows, index = shared(p, layouts, LAYER_COLUMNS)
-    slots = layer_slots(p, layouts)
+    split = stage_layers(p, layouts)
+    slots = _by_kind(p, split.fullest)
     layers = {kind: _layer(p, kind, rows, index, layouts) for kind in slots}
     head_costs = compute.op_costs(p, p.inventory.head, rows)
     tokens = compute.local_tokens(p, rows)
@@ -177,7 +184,7 @@ def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:
     return Parts(
         layers=layers,
         slots=slots,
-        split=stage_layers(p, layouts),
+        split=split,
         head=_head(p, head_costs, rows, index),
         embedding_s=at_rows(embedding_s, index),
         exchanges=(*_activation_exchanges(p, slots, layouts), *_weight_exchanges(p, layouts)),
@@ -187,14 +194,17 @@ def price_parts(p: Problem, layouts: LayoutBatch) -> Parts:
 
 def layer_slots(p: Problem, layouts: LayoutBatch) -> dict[parallel.LayerKind, Number]:
     """Layers of each kind that the fullest stage holds, padding of uneven stages included."""
+    return _by_kind(p, stage_layers(p, layouts).fullest)
+
+
+def _by_kind(p: Problem, layers: Number) -> dict[parallel.LayerKind, Number]:
     s = p.inventory.numbers
-    fullest = stage_layers(p, layouts).fullest
-    slots: dict[parallel.LayerKind, Number] = {}
+    kinds: dict[parallel.LayerKind, Number] = {}
     if s.structure.dense_layers:
-        slots["dense"] = fullest * (s.num_dense_layers / s.num_layers)
+        kinds["dense"] = layers * (s.num_dense_layers / s.num_layers)
     if s.structure.moe_layers:
-        slots["moe"] = fullest * (s.num_moe_layers / s.num_layers)
-    return slots
+        kinds["moe"] = layers * (s.num_moe_layers / s.num_layers)
+    return kinds
 
 
 def at_rows(value: Number, index: np.ndarray) -> Number:
@@ -206,7 +216,7 @@ def _layer(
     p: Problem, kind: parallel.LayerKind, rows: LayoutBatch, index: np.ndarray, layouts: LayoutBatch
 ) -> LayerCost:
     costs = compute.op_costs(p, p.inventory.layer(kind), rows)
-    acts = layer_activations(p, kind, costs, compute.local_tokens(p, rows), layouts.remats)
+    acts = layer_activations(p, kind, costs, compute.local_tokens(p, rows), layouts.remats, score_bytes(p, rows))
     policy = layouts.remat
     again = recomputed(p, kind, costs, "model_flops", layouts.remats)
     extra = again + padding_flops(p, p.inventory.layer(kind), costs, rows, layouts.remats)
@@ -287,13 +297,28 @@ def head_working_bytes(p: Problem, tokens: Tokens, layouts: LayoutBatch) -> Numb
 def _fused_head_bytes(p: Problem, tokens: Tokens, layouts: LayoutBatch, logits: Number) -> Number:
     """What XLA holds beside one copy of the logits in the head's backward pass.
 
-    Their gradient is made inside the two matmuls that read it, except for one long sequence that is whole on a rank:
-    then it is written, as seen with libtpu 0.0.52. A soft cap keeps its input beside its output. The stream is there in
-    float32 for the final norm, with its gradient, which a sequence-parallel rank has of all tokens.
+    Their gradient is made inside the two matmuls that read it, unless a rank has one long sequence whole: then it is
+    written. A soft cap keeps its input beside its output. The stream is there in float32 for the final norm, with its
+    gradient, which a sequence-parallel rank has of all tokens.
     """
     d_model = p.inventory.numbers.d_model
+    whole_logits = logits * p.compute_bytes
+    beside = whole_logits * _written_gradient(p, tokens, layouts)
+    if p.device.kind == "tpu":
+        # TPU7x writes it always, and sums the head's gradient on its SparseCores, out of place, once the logits go.
+        table = weights.padded_vocabulary(p, layouts) / layouts.tensor * d_model * p.reduce_bytes
+        apart = p.xp.maximum(whole_logits, SPARSECORE_COPIES * table)
+        beside = p.xp.where(p.devices_per_chip == 2, apart, beside)
+    stream = d_model * (tokens.residual * (FLOAT32 + p.compute_bytes) + tokens.full * tokens.split * p.compute_bytes)
+    return beside + whole_logits * p.inventory.numbers.logit_softcap + stream
+
+
+def _written_gradient(p: Problem, tokens: Tokens, layouts: LayoutBatch) -> Number:
+    """1 where the TPU compiler writes the gradient of the logits, as seen with libtpu 0.0.52; TPU7x apart."""
+    tied = p.inventory.numbers.structure.tied
+    flat = (sum(level.torus for level in p.levels) == 2) & (p.device.matmul_tile == 128)  # v5e
+    if p.device.kind != "tpu":
+        return 0.0
     whole = (layouts.microbatch_size == 1) & (layouts.tensor == 1)
-    written = (p.device.kind == "tpu") & whole & (tokens.full >= WRITTEN_LOGITS_TOKENS)
-    copies = written + p.inventory.numbers.logit_softcap
-    stream = tokens.residual * d_model * (FLOAT32 + p.compute_bytes)
-    return logits * p.compute_bytes * copies + stream + tokens.full * d_model * p.compute_bytes * tokens.split
+    written = whole & (tokens.full >= WRITTEN_LOGITS_TOKENS * (0.5 if tied else 1.0))
+    return p.xp.where(flat & tied, False, written)

@@ -10,7 +10,8 @@ ROW = {
     "seq_len": 2048, "global_batch_seqs": 64, "micro_batch_seqs": 1, "dp": 8, "zero_stage": 1, "tp": 2, "sp": False,
     "pp": 1, "virtual_pp": 1, "cp": 1, "ep": 1, "recompute": "none", "attention_kernel": "flash2", "precision": "bf16",
     "optimizer": "adamw", "framework": "Megatron-LM", "outcome": "ok", "step_time_s": 1.5, "mfu_reported": "",
-    "num_experts": "", "experts_per_token": "", "peak_memory_gb": "", "variant": "", "group": "mine", "family": "sweep", "weight": 1.0, "ablation_key": "sweep",
+    "num_experts": "", "experts_per_token": "",
+    "peak_memory_gb": "", "variant": "", "group": "mine", "family": "sweep", "weight": 1.0, "ablation_key": "sweep",
 }  # fmt: skip
 
 
