@@ -21,7 +21,7 @@ OTHER_PROGRAM_SIGMA = 0.06  # the same where they come from another program on t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """A generation of chips: shares of peak that a large matmul and fused attention reach in microbenchmarks."""
+    """A generation of chips: shares of peak that a large matmul and FlashAttention-2 (splash on a TPU) reach there."""
 
     kind: str
     year: int
@@ -36,11 +36,15 @@ GENERATIONS: dict[str, Generation] = {
         kind="gpu", year=2020, matmul=0.80, attention=0.62, source="cuBLAS 240-270 of 312 TFLOP/s; FA2 paper"
     ),
     "h100": Generation(
-        kind="gpu", year=2022, matmul=0.70, attention=0.45, source="cuBLAS 650-750 of 989 TFLOP/s; FA3 paper"
+        kind="gpu",
+        year=2022,
+        matmul=0.70,
+        attention=0.33,
+        source="cuBLAS 650-750 of 989 TFLOP/s; FA3 paper: FA2 35% of peak",
     ),
-    "h200": Generation(kind="gpu", year=2023, matmul=0.71, attention=0.46, source="as H100, with more bandwidth"),
-    "b200": Generation(kind="gpu", year=2024, matmul=0.70, attention=0.45, source="cuBLAS 1500-1700 of 2250 TFLOP/s"),
-    "gb200": Generation(kind="gpu", year=2024, matmul=0.68, attention=0.44, source="as B200, of a higher peak"),
+    "h200": Generation(kind="gpu", year=2023, matmul=0.71, attention=0.34, source="as H100, with more bandwidth"),
+    "b200": Generation(kind="gpu", year=2024, matmul=0.70, attention=0.25, source="cuBLAS 1500-1700 of 2250 TFLOP/s"),
+    "gb200": Generation(kind="gpu", year=2024, matmul=0.68, attention=0.24, source="as B200, of a higher peak"),
     "mi250x": Generation(
         kind="gpu", year=2021, matmul=0.60, attention=0.30, source="rocBLAS 100-130 of 191.5 TFLOP/s a die"
     ),
@@ -76,7 +80,11 @@ def calibration_for(stack: str, chip: str) -> Calibration:
 
 
 def own_stack(cluster: Cluster, workload: Workload) -> Stack:
-    """The stack of jaxscale's own training step: XLA's, as fitted to other JAX programs on this or the nearest chip."""
+    """The stack of jaxscale's own training step: as `jaxscale probe` found it on this very cluster, else XLA's, as
+    fitted to other JAX programs on this or the nearest chip.
+    """
+    if cluster.stack is not None:
+        return cluster.stack
     kind = cluster.chip.kind
     if kind == "cpu":
         return STACKS["xla_cpu"]
@@ -112,8 +120,8 @@ def moved(found: Calibration, start: str, end: str) -> Calibration:
     fitted = dict(found.fitted)
     for constant in CONSTANTS:
         kind = {"matmul_efficiency": "matmul", "attention_efficiency": "attention"}.get(constant.field)
-        if kind is None or "fp8" in constant.name:
-            continue  # fp8's priors are of the chips that have it
+        if kind is None or "fp8" in constant.name or constant.name == "attention_flash3":
+            continue  # priors of fp8 and of FlashAttention-3 are of the chips that have them
         before = found.fitted.get(constant.name)
         spread = before.spread if before else constant.spread
         step = _logit(getattr(new, kind)) - _logit(getattr(old, kind))
