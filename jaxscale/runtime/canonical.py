@@ -40,29 +40,26 @@ def from_canonical(program: Program, tree: Params) -> Params:
 
 
 def _resize_vocab(program: Program, part: str, tree: Params, *, pad: bool) -> Params:
-    """Add or drop the padding of every array's vocabulary dim."""
+    """Add or drop the padding of the vocabulary in whatever has the shape of a parameter.
 
-    def of_param(plan: ParamPlan, states: Any) -> Any:
+    What an optimizer keeps of a whole matrix instead, as Adafactor does, is a structure and was never padded.
+    """
+
+    def of_param(plan: ParamPlan, held: Any) -> Any:
         padded = next((size for size, dim in zip(plan.shape, plan.dims, strict=True) if dim == "vocab"), 0)
-        if padded in (0, program.shape.vocab_size):
-            return states
-        return jax.tree.map(lambda x: _resize(x, plan, padded, program.shape.vocab_size, pad=pad), states)
+        if padded in (0, program.shape.vocab_size) or not jax.tree_util.all_leaves([held]):
+            return held
+        return _resize(held, plan, padded if pad else program.shape.vocab_size)
 
     return jax.tree.map(of_param, program.plans[part], tree, is_leaf=is_plan)
 
 
-def _resize(x: Array, plan: ParamPlan, padded: int, vocab_size: int, *, pad: bool) -> Array:
-    have, want = (vocab_size, padded) if pad else (padded, vocab_size)
-    if x.ndim == len(plan.dims):
-        dims = [dim for dim, name in enumerate(plan.dims) if name == "vocab"]
-    else:  # factored statistics, whose dims have no names
-        dims = [dim for dim, size in enumerate(x.shape) if size == have]
-    for dim in dims:
-        if pad:
-            x = jnp.pad(x, [(0, want - have if d == dim else 0) for d in range(x.ndim)])
-        else:
-            x = jax.lax.slice_in_dim(x, 0, want, axis=dim)
-    return x
+def _resize(x: Array, plan: ParamPlan, size: int) -> Array:
+    """`x` with `size` rows in its vocabulary dim: zeros are added, or the last are cut off."""
+    dim = plan.dims.index("vocab")
+    if size <= x.shape[dim]:
+        return jax.lax.slice_in_dim(x, 0, size, axis=dim)
+    return jnp.pad(x, [(0, size - x.shape[dim] if d == dim else 0) for d in range(x.ndim)])
 
 
 def convert_state(program: Program, tree: Any, *, to: bool) -> Any:

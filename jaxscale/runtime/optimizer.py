@@ -161,6 +161,17 @@ def _part(x: Array, plan: ParamPlan, level: Shard, stacked: int) -> Array:
     return x
 
 
+def _cut_padding(matrix: Array, plan: ParamPlan, vocab_size: int) -> Array:
+    """One matrix of a stack without what pads its vocabulary."""
+    dims = plan.dims[-matrix.ndim :]
+    return matrix[tuple(slice(vocab_size if dim == "vocab" else None) for dim in dims)]
+
+
+def _pad_to(matrix: Array, shape: tuple[int, ...]) -> Array:
+    """Zeros after what there is, up to `shape`."""
+    return jnp.pad(matrix, [(0, want - have) for want, have in zip(shape, matrix.shape, strict=True)])
+
+
 def newton_schulz(matrix: Array) -> Array:
     """The nearest matrix, roughly, whose singular values are all one (Muon)."""
     a, b, c = _NEWTON_SCHULZ
@@ -194,14 +205,18 @@ def _orthogonalize(program: Program, updates: Params) -> Params:
 
 
 def _on_whole_matrices(inner: optax.GradientTransformation, program: Program) -> optax.GradientTransformation:
-    """Run `inner` on each matrix as if it were the only parameter; its state is held whole by every device."""
-    level = program.layout.optimizer_shard
+    """Run `inner` on each matrix as if it were the only parameter; its state is held whole by every device.
+
+    Rows that pad the vocabulary are cut off before: they would count in the means of its statistics.
+    """
+    level, vocab_size = program.layout.optimizer_shard, program.shape.vocab_size
 
     def init(params: Params) -> Any:
         def leaf(plan: ParamPlan) -> Any:
             stacked = _num_stacked(plan)
             lead = local_shape(plan, level, program.rules)[:stacked]
-            return _over_stack(inner.init, stacked)(jnp.zeros((*lead, *plan.shape[stacked:]), program.master_dtype))
+            matrix = _cut_padding(jnp.zeros(plan.shape[stacked:], program.master_dtype), plan, vocab_size)
+            return _over_stack(inner.init, stacked)(jnp.broadcast_to(matrix, (*lead, *matrix.shape)))
 
         return jax.tree.map(leaf, program.plans, is_leaf=is_plan)
 
@@ -210,9 +225,9 @@ def _on_whole_matrices(inner: optax.GradientTransformation, program: Program) ->
             stacked = _num_stacked(plan)
 
             def one(shard: Array, state: Any) -> tuple[Array, Any]:
-                gradient = _whole(shard, plan, level, stacked)
-                whole, state = inner.update(gradient, state, gradient)  # of parameters, only the shape matters
-                return _part(whole, plan, level, stacked), state
+                gradient = _cut_padding(_whole(shard, plan, level, stacked), plan, vocab_size)
+                direction, state = inner.update(gradient, state, gradient)  # of parameters, only the shape matters
+                return _part(_pad_to(direction, plan.shape[stacked:]), plan, level, stacked), state
 
             return _over_stack(one, stacked)(shard, state)
 
