@@ -104,7 +104,8 @@ def _read_metrics(folder: Path) -> list[StepMetrics]:
 @contextmanager
 def _children(job: Job, path: Path) -> Iterator[list[subprocess.Popen]]:
     """Start the processes, and leave none behind."""
-    environment = os.environ | ({"JAX_PLATFORMS": "cpu"} if job.emulated else {})
+    # Unfiltered, so that the last line of a log is the error itself.
+    environment = os.environ | {"JAX_TRACEBACK_FILTERING": "off"} | ({"JAX_PLATFORMS": "cpu"} if job.emulated else {})
     address = f"127.0.0.1:{_free_port()}"
     children = []
     try:
