@@ -26,22 +26,26 @@ class Agreement:
     verdict: bool  # both say that it fits, or both that it does not
 
 
-def compare(predicted: Estimate, compiled: Estimate, *, fitted: bool = True) -> Agreement:
+def compare(
+    predicted: Estimate, compiled: Estimate, *, program_flops: float | None = None, fitted: bool = True
+) -> Agreement:
     """Compare two records of one layout.
 
-    A program that was not `fitted` into memory is one the compiler gave up on after it had recomputed and moved what it
+    `program_flops` are those expected of the program, where it holds more than a device executes (a pipeline's). A
+    program that was not `fitted` into memory is one the compiler gave up on after it had recomputed and moved what it
     could: its peak is what it lacks, its FLOPs and collectives are no step's.
     """
     state = sum(predicted.memory_parts_bytes.get(part, 0.0) for part in STATE_PARTS)
     arguments = compiled.memory_parts_bytes.get("arguments", math.nan)
     groups = sorted(set(predicted.comm_bytes) | set(compiled.comm_bytes))
     sent = {group: (predicted.comm_bytes.get(group, 0.0), compiled.comm_bytes.get(group, 0.0)) for group in groups}
+    flops = predicted.hardware_flops if program_flops is None else program_flops
     negligible = _NEGLIGIBLE_FRAC * sum(compiled.comm_bytes.values())
     return Agreement(
         memory=difference(predicted.memory_bytes, compiled.memory_bytes),
         state=difference(state, arguments),
         working=difference(predicted.memory_bytes - state, compiled.memory_bytes - arguments),
-        flops=difference(predicted.hardware_flops, compiled.hardware_flops) if fitted else math.nan,
+        flops=difference(flops, compiled.hardware_flops) if fitted else math.nan,
         communication={group: difference(*both) for group, both in sent.items() if fitted and max(both) > negligible},
         step_time=difference(predicted.step_time_s, compiled.step_time_s),
         verdict=predicted.fits == compiled.fits,

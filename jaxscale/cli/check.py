@@ -13,7 +13,7 @@ from jaxscale.aot.result import CompiledStep
 from jaxscale.api.compiled import compiled_estimate
 from jaxscale.cli.common import json_option, print_json
 from jaxscale.cli.grid import Case, cases, load_grids
-from jaxscale.cost import estimate
+from jaxscale.cost import estimate, program_flops
 from jaxscale.errors import InfeasibleError
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def _row(case: Case, step: CompiledStep) -> tuple[dict[str, Any], Agreement | No
         return record, None
     predicted = estimate(case.shape, case.workload, case.cluster, case.layout)
     compiled = compiled_estimate(step, case.shape, case.workload, case.cluster)
-    agreement = compare(predicted, compiled, fitted=step.status == "compiled")
+    flops = program_flops(case.shape, case.workload, case.cluster, case.layout)
+    agreement = compare(predicted, compiled, program_flops=flops, fitted=step.status == "compiled")
     record |= {
         "predicted": _figures(predicted),
         "compiled": _figures(compiled),

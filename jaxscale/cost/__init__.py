@@ -2,7 +2,7 @@
 
 from jaxscale.cost.inventory import count_parameters, inventory
 from jaxscale.cost.problem import Problem, problem
-from jaxscale.cost.records import estimate, estimate_rows
+from jaxscale.cost.records import estimate, estimate_rows, program_flops
 from jaxscale.cost.step import EstimateBatch, estimate_batch
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "estimate_rows",
     "inventory",
     "problem",
+    "program_flops",
 ]

@@ -26,6 +26,7 @@ from jaxscale.types.layout import SCHEDULES
 
 LAYERED = SCHEDULES.index("layered")
 WEIGHT_COLUMNS = (*AXES, "params_shard", "grads_shard", "optimizer_shard", "virtual_stages")
+FETCHED_EARLY = 0.25  # of optimizer state on the host: XLA starts its copies long before the update (libtpu 0.0.52)
 EMBEDDING_GRADIENTS = 2.0  # the gradient of the whole table, and the room in which it is scattered
 PARTS = (
     "parameters", "gradients", "optimizer", "activations", "working", "logits", "gathered weights", "reserved",
@@ -177,7 +178,7 @@ def peak_parts(
     state = held_weights.state
     always = {
         "parameters": state.parameters * _parameter_copies(p, layouts),
-        "optimizer": xp.where(offload, 0.0, state.optimizer),
+        "optimizer": state.optimizer * xp.where(offload, FETCHED_EARLY * p.stack.spmd, 1.0),
         "reserved": p.stack.reserved_bytes + 0.0 * state.optimizer,
     }
     fullest = _fullest(p, _moments(p, layouts, pieces, held_weights, held))
@@ -203,7 +204,7 @@ def _moments(
     nothing = 0.0 * own
     # A loop over microbatches is another loop that the casts of embedding and head are moved out of.
     cast = weights.cast + weights.ends_cast * accumulates
-    held_open = cast + _layered_bytes(p, layouts, weights)
+    held_open = cast + _layered_bytes(p, layouts, weights) + _ticks_bytes(p, layouts, weights)
     head = {
         "gradients": sums, "activations": activations, "working": nothing, "logits": pieces.head.working_bytes,
         "gathered weights": held_open + weights.head_gathered,
@@ -248,6 +249,25 @@ def _layered_bytes(p: Problem, layouts: LayoutBatch, weights: WeightBytes) -> Nu
     sums = weights.layer_elements * p.grad_bytes * np.where(piped, 2.0 * chunk_layers, 1.0)
     ends = weights.ends_elements * (p.grad_bytes + p.compute_bytes * (layouts.params_shard > 0))
     return layered * (sums + piped * (ends + (chunk_layers - 1.0) * weights.gathered))
+
+
+def _ticks_bytes(p: Problem, layouts: LayoutBatch, weights: WeightBytes) -> Number:
+    """What the scan over a pipeline's ticks holds of weights and streams, beside what layers save.
+
+    1f1b: embedding and head whole, and the gradient of one. gpipe and interleaved, which are differentiated as a whole:
+    for every tick the weights that its chunk computed with, the head's whole weights and the stream, since a branch
+    that a stage may skip hands all that its backward pass reads from tick to tick (seen with libtpu 0.0.52).
+    """
+    if not p.stack.spmd:
+        return 0.0
+    piped, chunks = layouts.pipeline > 1, layouts.virtual_stages
+    table = weights.ends_elements * p.compute_bytes / (2.0 - p.inventory.numbers.structure.tied)
+    stream = local_tokens(p, layouts).residual * p.inventory.numbers.d_model * p.compute_bytes
+    ticks = p.global_batch_size / (layouts.batch_shards * layouts.microbatch_size) * chunks + layouts.pipeline - 1.0
+    as_a_whole = (layouts.schedule == SCHEDULES.index("gpipe")) | (layouts.schedule == SCHEDULES.index("interleaved"))
+    one_by_one = layouts.schedule == SCHEDULES.index("1f1b")
+    ends = weights.ends_elements * p.compute_bytes + table
+    return piped * (as_a_whole * ticks * (weights.cast / chunks + table + stream) + one_by_one * ends)
 
 
 def _runs_layered(p: Problem, layouts: LayoutBatch) -> np.ndarray:
