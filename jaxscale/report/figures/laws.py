@@ -200,6 +200,40 @@ def fronts_figure(
     )
 
 
+def lifetime_figure(
+    points: Sequence[Alternative], unit: str, chosen: tuple[float, float], evidence: Evidence
+) -> Figure:
+    """What an alternative costs to train against what it costs with its serving, coloured by loss."""
+    trace = {
+        "type": "scatter", "mode": "markers", "name": "alternatives", "x": [p.training_cost for p in points],
+        "y": [p.lifetime_cost for p in points],
+        "text": [f"{p.params:.3g} parameters on {p.tokens:.3g} tokens, loss {p.loss:.3f}" for p in points],
+        "marker": {
+            "size": 9, "color": [p.loss for p in points], "colorscale": SEQUENTIAL, "showscale": True,
+            "colorbar": {"title": {"text": "loss"}, "thickness": 12}, "line": {"color": "@dim", "width": 0.5},
+        },
+        "hovertemplate": f"%{{text}}<br>training %{{x:.3g}}, with serving %{{y:.3g}} {unit}<extra></extra>",
+    }  # fmt: skip
+    layout = {
+        "height": 420,
+        "showlegend": False,
+        "hovermode": "closest",
+        "xaxis": {"type": "log", "title": {"text": f"{unit} to train (log)"}, "dtick": 1},
+        "yaxis": {"type": "log", "title": {"text": f"{unit} to train and serve (log)"}, "dtick": 1},
+        "margin": {"l": 60, "r": 16, "t": 16, "b": 56},
+    }
+    caption = (
+        "What it costs to train against what it costs with all serving, of every size and token count on a front; the "
+        "star is the plan. The same loss is cheaper to own where a smaller model was trained for longer."
+    )
+    rows = [(p.params, p.tokens, p.loss, p.training_cost, p.lifetime_cost) for p in points]
+    header = ("parameters", "tokens", "loss", f"{unit} to train", f"{unit} with serving")
+    return Figure(
+        id="lifetime", caption=caption, evidence=evidence, data=[trace, _star("the plan", *chosen, "@accent")],
+        layout=layout, numbers=number_table("Alternatives to the plan.", header, rows), height_px=420,
+    )  # fmt: skip
+
+
 def cost_figure(parts: Mapping[str, float], unit: str, evidence: Evidence) -> Figure:
     """Where the run's hours or money go."""
     return count_bars("cost", f"Where the run's {unit} go.", evidence, parts, unit)

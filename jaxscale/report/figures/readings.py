@@ -70,10 +70,10 @@ def readings_figure(
         (r.label, r.tier, r.value / scale, *(math.nan if b is None else b / scale for b in (r.low, r.high)), r.bounds)
         for r in known
     ]
+    header = ("which", "tier", "value", "low", "high", "what bounds it")
     return Figure(
         id=figure_id, caption=caption, evidence=evidence, data=[_trace(r, unit, scale) for r in known], layout=layout,
-        numbers=number_table(f"{caption} In {unit}.", ("which", "tier", "value", "low", "high", "what bounds it"), rows),
-        height_px=height,
+        numbers=number_table(f"{caption} In {unit}.", header, rows), height_px=height,
     )  # fmt: skip
 
 

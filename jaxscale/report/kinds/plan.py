@@ -11,6 +11,7 @@ from jaxscale.report.figures.laws import (
     cost_figure,
     frontier_figure,
     fronts_figure,
+    lifetime_figure,
     regret_figure,
     sensitivity_figure,
 )
@@ -41,7 +42,7 @@ def plan_page(plan: Plan) -> Page:
             heading="If the laws are wrong",
             blocks=(regret_figure(plan, laws), sensitivity_figure(plan.sensitivity, laws)),
         ),
-        Section(anchor="money", heading="What else the cost buys", blocks=(_fronts(plan, laws),)),
+        Section(anchor="money", heading="What else the cost buys", blocks=_fronts(plan, laws)),
         *([Section(anchor="run", heading="The run", blocks=_run(plan.run))] if plan.run is not None else []),
         Section(anchor="recipe", heading="The recipe", blocks=_recipe(plan)),
         *(
@@ -71,8 +72,10 @@ def _headline(plan: Plan) -> str:
 
 def _answer(plan: Plan) -> tuple[Block, ...]:
     d, r = plan.decision, plan.recipe
+    dense = plan.active_params == plan.total_params
+    meet = "all meet every token" if dense else f"{count(plan.active_params)} meet a token"
     cards = [
-        Card(name="Parameters", value=count(plan.total_params), note=f"{count(plan.active_params)} meet a token"),
+        Card(name="Parameters", value=count(plan.total_params), note=meet),
         Card(name="Tokens", value=count(d.tokens), note=f"{d.tokens / d.params:.0f} a parameter"),
         Card(name="Compute", value=f"{d.flops:.3g}", note="FLOPs, 6ND"),
         Card(
@@ -113,15 +116,18 @@ def _counted(value: float) -> Cell:
     return Cell(text=count(value), value=value)
 
 
-def _fronts(plan: Plan, evidence: Evidence) -> Block:
-    """The two fronts; the plan's own point is the alternative of its size and budget."""
+def _fronts(plan: Plan, evidence: Evidence) -> tuple[Block, ...]:
+    """Loss against cost, and where there is serving, training cost against lifetime cost."""
     d, run = plan.decision, plan.run
     loss = d.losses.get(REFERENCE, next(iter(d.losses.values())))
     if run is None or run.dollars is None:
-        cost = lifetime = d.flops
+        training = lifetime = d.flops
     else:
-        cost, lifetime = run.dollars, run.dollars + (run.serving_dollars or 0.0)
-    return fronts_figure(plan.alternatives, plan.cost_unit, (loss, cost, lifetime), evidence)
+        training, lifetime = run.dollars, run.dollars + (run.serving_dollars or 0.0)
+    fronts = fronts_figure(plan.alternatives, plan.cost_unit, (loss, training, lifetime), evidence)
+    if lifetime == training:
+        return (fronts,)
+    return fronts, lifetime_figure(plan.alternatives, plan.cost_unit, (training, lifetime), evidence)
 
 
 def _run(run: Run) -> tuple[Block, ...]:

@@ -127,20 +127,19 @@ def _answer(result: SearchResult, rows: Sequence[CheckedLayout], winner: Checked
 
 
 def _best(rows: Sequence[CheckedLayout]) -> Table:
-    """The ranked layouts, with the compiler's memory where they were compiled."""
-    missing = float("nan")
-    table = number_table(
-        "The best layouts.",
-        ("#", "layout", "seconds a step", "MFU, %", "GiB per device", "compiled, GiB"),
-        [
-            (row.rank, short_layout(e.layout), e.step_time_s, 100.0 * e.mfu, e.memory_bytes / GIB,
-             row.compiled.memory_bytes / GIB if row.compiled else missing)
-            for row in rows
-            for e in (row.predicted,)
-        ],
-    )  # fmt: skip
-    struck = [not row.passed for row in rows]
-    body = [dataclasses.replace(row, struck=out) for row, out in zip(table.rows, struck, strict=True)]
+    """The ranked layouts, with the compiler's memory where any was compiled."""
+    header = ["#", "layout", "seconds a step", "MFU, %", "GiB per device"]
+    values: list[list[float | str | Cell]] = [
+        [row.rank, short_layout(e.layout), e.step_time_s, 100.0 * e.mfu, e.memory_bytes / GIB]
+        for row in rows
+        for e in (row.predicted,)
+    ]
+    if any(row.compiled for row in rows):
+        header.append("compiled, GiB")
+        for row, cells in zip(rows, values, strict=True):
+            cells.append(row.compiled.memory_bytes / GIB if row.compiled else float("nan"))
+    table = number_table("The best layouts.", header, values)
+    body = [dataclasses.replace(row, struck=not of.passed) for row, of in zip(table.rows, rows, strict=True)]
     return dataclasses.replace(table, rows=body, id="best")
 
 
