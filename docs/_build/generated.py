@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import drawings  # MkDocs puts the folder of a hook on the path
 import yaml
 
 from jaxscale.catalog import chip_names, load_chip, model_names
@@ -89,7 +90,7 @@ def remat_policies() -> str:
 
 
 def chips() -> str:
-    """The chips of the catalogue with their main figures."""
+    """The chips of the catalogue with their main drawings."""
     lines = ["| chip | dense bf16 peak | memory a program can use | memory bandwidth |", "|---|---|---|---|"]
     for name in chip_names():
         chip = load_chip(name)
@@ -107,6 +108,11 @@ def models() -> str:
 
 
 _GENERATORS: dict[str, Callable[..., str]] = {
+    "roofline": drawings.roofline,
+    "memory_over_time": drawings.memory_over_time,
+    "time_by_layout": drawings.time_by_layout,
+    "collective_time": drawings.collective_time,
+    "mesh": drawings.mesh,
     "command_help": command_help,
     "accuracy": accuracy,
     "schedule": schedule,

@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+from jaxscale.report.explain import MEMORY_WORDS
+from jaxscale.report.words import TIME_WORDS
+from jaxscale.units import format_bytes, format_seconds
+
 SMALL = ("llama3-8b", "--cluster", "v5p-64", "--seq-len", "8192", "--global-batch-size", "128")
 LAYOUT = "fsdp=8,tensor=4,remat=full"
 
@@ -71,6 +75,46 @@ def test_explained_gains_are_the_predictions_of_the_changed_layouts(jaxscale) ->
         predicted = json.loads(jaxscale("predict", *SMALL, "--layout", text, "--json").out)
         assert predicted["step_time_s"] == pytest.approx(improvement["estimate"]["step_time_s"])
         assert predicted["step_time_s"] < record["estimate"]["step_time_s"]
+
+
+def test_every_number_of_the_sentences_is_one_that_predict_gives(jaxscale) -> None:
+    other = "fsdp=16,tensor=2,remat=dots"
+    record = json.loads(jaxscale("explain", *SMALL, "--layout", LAYOUT, "--against", other, "--quiet", "--json").out)
+    before, after = (
+        json.loads(jaxscale("predict", *SMALL, "--layout", layout, "--json").out) for layout in (LAYOUT, other)
+    )
+    said = record["explanation"]
+    time, memory, sent = said["Time"][0], said["Memory"][0], said["Communication"][0]
+    step_s, parts = before["step_time_s"], before["time_parts_s"]
+    assert f"A step takes {format_seconds(step_s)}" in time
+    for part, seconds in parts.items():
+        shown = f"{TIME_WORDS.get(part, part)} {format_seconds(seconds)} ({seconds / step_s:.0%})"
+        assert (shown in time) == (seconds > 0.01 * step_s), shown
+    assert f"holds {format_bytes(before['memory_bytes']['total'])} of" in memory
+    for part, size in before["memory_bytes"]["parts"].items():
+        if size > 0.01 * before["memory_bytes"]["total"]:
+            assert f"{MEMORY_WORDS.get(part, part)} {format_bytes(size)}" in memory
+    for axes, size in before["comm_bytes"].items():
+        assert (f"{format_bytes(size)} over {axes}" in sent) == (size > 1e-3 * sum(before["comm_bytes"].values()))
+    difference = " ".join(said["Against the other layout"])
+    gained_s = step_s - after["step_time_s"]
+    assert f"{format_seconds(after['step_time_s'])} a step, {format_seconds(gained_s)}" in difference
+    assert f"({gained_s / step_s:.1%}) faster" in difference
+    changes = {part: after["time_parts_s"][part] - seconds for part, seconds in parts.items()}
+    for part in sorted(changes, key=lambda part: -abs(changes[part]))[:3]:
+        sign = "+" if changes[part] >= 0 else "-"
+        assert f"{TIME_WORDS[part]} {sign}{format_seconds(abs(changes[part]))}" in difference
+
+
+def test_the_three_changes_are_the_best_of_their_kinds(jaxscale) -> None:
+    """No single move of an axis, microbatch or remat policy does better than those that explain names."""
+    record = json.loads(jaxscale("explain", *SMALL, "--layout", LAYOUT, "--quiet", "--json").out)
+    found = [change["estimate"]["step_time_s"] for change in record["improvements"]]
+    assert found == sorted(found)
+    tried = ["fsdp=16,tensor=2", "fsdp=32,tensor=1", "fsdp=4,tensor=8", "data=2,fsdp=4,tensor=4"]
+    for layout in [*(f"{axes},remat=full" for axes in tried), *(f"{LAYOUT},microbatch={b}" for b in (2, 4, 8, 16))]:
+        other = json.loads(jaxscale("predict", *SMALL, "--layout", layout, "--json").out)
+        assert other["step_time_s"] >= found[0] - 1e-9, layout
 
 
 def test_explain_against_another_layout(jaxscale) -> None:

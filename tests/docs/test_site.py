@@ -55,6 +55,17 @@ def test_schedules_are_drawn(site: Path) -> None:
     assert "Pipeline schedule zero_bubble" in page
 
 
+def test_concepts_are_drawn(site: Path) -> None:
+    for page, title in {
+        "time": "under the roof of",
+        "memory": "Memory of two stages",
+        "network": "An all-gather by the size",
+        "layouts": "32 devices of data=2,fsdp=4,tensor=4",
+    }.items():
+        text = (site / f"concepts/{page}/index.html").read_text(encoding="utf-8")
+        assert re.search(rf'<svg[^>]*aria-label="[^"]*{re.escape(title)}', text), page
+
+
 def test_fields_of_dataclasses_are_listed(site: Path) -> None:
     page = (site / "reference/python/index.html").read_text(encoding="utf-8")
     assert "jaxscale.types.Layout.microbatch_size" in page
