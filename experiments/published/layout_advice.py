@@ -45,9 +45,7 @@ def layouts(shape: ModelShape) -> list[Layout]:
 
 def price(shape: ModelShape, *, fused_norm: bool = True, kernel: str = "flash2") -> list[tuple[float, Layout]]:
     """Layouts that fit, fastest first."""
-    software = Software(
-        stack="megatron_aa", attention_kernel=kernel, fused_norm=fused_norm, fused_softmax=True, gathered_logits=True
-    )
+    software = Software(stack="megatron_aa", attention_kernel=kernel, fused_norm=fused_norm, fused_softmax=True)
     stack = calibration_for("megatron_aa", "a100").stack_for(software)
     p = problem(shape, Workload(seq_len=SEQ_LEN, global_batch_size=BATCH), load_cluster("a100-sxm-80gb:8x8"), stack)
     rows = layouts(shape)

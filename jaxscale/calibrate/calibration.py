@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxscale.calibrate.constants import CONSTANTS, Constant, constant_named
+from jaxscale.calibrate.habits import HABITS
 from jaxscale.calibrate.run import Software
 from jaxscale.errors import SpecError, nearest
 from jaxscale.types import STACKS, Stack
 
-HABITS = (  # fields of Stack that a framework's code tells, and no measurement
-    "gathered_logits", "modules_before", "modules_after", "whole_recompute", "score_recompute", "whole_reduction",
-    "split_dispatch",
-)  # fmt: skip
 PRIOR_SIGMA = 0.16  # standard deviation of log(measured / predicted) of a stack that nobody measured
 
 
@@ -52,7 +49,7 @@ class Calibration:
         return dataclasses.replace(
             base, attention_kernel=software.attention_kernel,  # type: ignore[arg-type]
             sigma_log=self.sigma_log, source=self.describe(), **values,
-            **{name: float(getattr(software, name)) for name in HABITS},
+            score_recompute=float(software.score_recompute), **HABITS.get(self.stack, {}),
         )  # fmt: skip
 
     def to_json(self) -> dict:

@@ -22,12 +22,6 @@ class Software:
     async_tensor: bool = False  # tensor-parallel communication decomposed and run beside its matmuls
     rowwise_fp8: bool = False  # one scale a row instead of one a tensor
     gated: bool = True  # the MLP has a gate, as SwiGLU does
-    gathered_logits: bool = False  # tensor-parallel ranks gather the logits before the loss
-    modules_before: int = 0  # the rest: as the fields of `Stack` with these names
-    modules_after: int = 0
-    whole_recompute: bool = False
-    whole_reduction: bool = False
-    split_dispatch: bool = False
     score_recompute: bool = False  # selective recompute of the attention core (arXiv 2205.05198)
 
 

@@ -29,12 +29,7 @@ class Framework:
     selective: str = "dots"  # remat policy that "selective" stands for
     reduce_bytes: int = 2  # one gradient element on the wire
     grad_bytes: int = 4  # one gradient element kept until the optimizer's step
-    gathered_logits: bool = False
     keeps_gathered: bool = False  # under pipelining, FSDP gathers once a step and keeps the weights
-    modules: tuple[int, int] = (0, 0)  # before and behind the layers, where stages get equal numbers of modules
-    whole_recompute: bool = False  # full recompute repeats a layer to its end (reentrant checkpoint of torch)
-    split_dispatch: bool = False  # tokens are sent to experts by one tensor rank, and once to every node
-    whole_reduction: bool = False  # ZeRO-1 sums whole gradients on every rank
 
 
 MEGATRON_CORE_YEAR = 2022  # Hopper
@@ -42,22 +37,18 @@ MEGATRON_CORE_YEAR = 2022  # Hopper
 # First match wins; the last one takes every other framework on a GPU.
 FRAMEWORKS: tuple[Framework, ...] = (
     Framework(stack="torch_titan", words=("torchtitan",), zero_stage=3, sequence_parallel=True,
-              attention_kernel="flash2", fused_norm=False, keeps_gathered=True, modules=(1, 1),
+              attention_kernel="flash2", fused_norm=False, keeps_gathered=True,
               selective=own_remat(("q", "v", "attention", "mlp_gate"))),  # every other matmul, and the attention core
     Framework(stack="torch_fsdp", words=("composer", "fsdp", "llm-foundry"), zero_stage=3, sequence_parallel=False,
               attention_kernel="flash2", fused_norm=True),
     Framework(stack="megatron_core", words=("megatron-core", "megatron-bridge", "nemo"), zero_stage=1,
-              sequence_parallel=True, attention_kernel="flash3", fused_norm=True, selective="none", reduce_bytes=4,
-              whole_recompute=True, split_dispatch=True),
+              sequence_parallel=True, attention_kernel="flash3", fused_norm=True, selective="none", reduce_bytes=4),
     Framework(stack="megatron_aa", words=("aleph alpha",), zero_stage=1, sequence_parallel=False,
-              attention_kernel="flash2", fused_norm=False, selective="none", reduce_bytes=4, grad_bytes=2,
-              gathered_logits=True, modules=(1, 2), whole_recompute=True, whole_reduction=True),
+              attention_kernel="flash2", fused_norm=False, selective="none", reduce_bytes=4, grad_bytes=2),
     Framework(stack="megatron_deepspeed", words=("megatron-deepspeed",), zero_stage=0, sequence_parallel=False,
-              attention_kernel="naive", fused_norm=True, selective="none", reduce_bytes=2,
-              whole_recompute=True),
+              attention_kernel="naive", fused_norm=True, selective="none", reduce_bytes=2),
     Framework(stack="megatron", words=("megatron",), zero_stage=0, sequence_parallel=False,
-              attention_kernel="naive", fused_norm=True, selective="none", reduce_bytes=4,
-              whole_recompute=True),
+              attention_kernel="naive", fused_norm=True, selective="none", reduce_bytes=4),
     Framework(stack="xla", words=("maxtext", "jax", "pax", "levanter", "easydel", "t5x", "flax", "axlearn"),
               zero_stage=3, sequence_parallel=True, attention_kernel="flash2", fused_norm=True, fused_elementwise=True,
               gathers_context=True),
@@ -93,12 +84,6 @@ def software_of(row: Mapping[str, Any], framework: Framework, chip_kind: str, ma
         fused_elementwise=framework.fused_elementwise or compiled,
         async_tensor="asynctp" in variant or chip_kind == "tpu",  # XLA decomposes sharded matmuls on a TPU
         rowwise_fp8="rowwise" in variant,
-        gathered_logits=framework.gathered_logits,
-        modules_before=framework.modules[0],
-        modules_after=framework.modules[1],
-        whole_recompute=framework.whole_recompute,
-        whole_reduction=framework.whole_reduction,
-        split_dispatch=framework.split_dispatch,
         gated=str(row.get("mlp_type", "")).lower() in ("swiglu", "geglu"),
         score_recompute=recompute_words(row).startswith("selective") and framework.selective == "none",
     )

@@ -5,9 +5,19 @@ import dataclasses
 import pytest
 from synthetic_runs import SOFTWARE, other_truth
 
-from jaxscale.calibrate import calibration_for, load_calibration, prior_on, shipped, shipped_names, to_text
+from jaxscale.calibrate import (
+    Software,
+    calibration_for,
+    load_calibration,
+    prior_on,
+    shipped,
+    shipped_names,
+    to_text,
+)
 from jaxscale.calibrate.generations import GENERATIONS, moved
+from jaxscale.calibrate.habits import HABITS
 from jaxscale.errors import SpecError
+from jaxscale.types import Stack
 
 
 def test_a_file_reads_back(tmp_path):
@@ -64,3 +74,11 @@ def test_there_and_back_is_the_same(chip):
     start = prior_on("megatron", "a100")
     back = moved(moved(start, "a100", chip), chip, "a100")
     assert back.stack_for(SOFTWARE).matmul_efficiency == pytest.approx(start.stack_for(SOFTWARE).matmul_efficiency)
+
+
+def test_habits_are_fields_of_a_stack_and_reach_it() -> None:
+    fields = {field.name for field in dataclasses.fields(Stack)}
+    assert all(set(habits) <= fields for habits in HABITS.values())
+    stack = calibration_for("megatron_aa", "a100").stack_for(Software(stack="megatron_aa", score_recompute=True))
+    assert (stack.modules_before, stack.modules_after, stack.whole_reduction, stack.score_recompute) == (1, 2, 1, 1)
+    assert calibration_for("torch_fsdp", "a100").stack_for(Software(stack="torch_fsdp")).whole_recompute == 0
