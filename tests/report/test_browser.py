@@ -269,5 +269,5 @@ def test_paper_is_white_and_narrow(browser) -> None:
     assert drawn[0] < 720
     assert drawn[1] == "#1c2430"
     assert browser.execute_script("return document.documentElement.dataset.theme") == "dark"
-    assert browser.execute_script("return document.getElementById('time-parts')._fullLayout.width") > 720
+    _wait(browser, "return document.getElementById('time-parts')._fullLayout.width > 720", seconds=10)
     browser.execute_script("document.documentElement.dataset.theme = 'light'")
