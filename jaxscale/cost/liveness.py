@@ -12,6 +12,7 @@ take the place of what it read; a row-parallel matmul's output is added to the s
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 
 import numpy as np
 
@@ -125,9 +126,9 @@ def score_bytes(p: Problem, layouts: LayoutBatch) -> Number:
     return gathered * layouts.microbatch_size * heads * block * p.seq_len * (4.0 + p.compute_bytes)
 
 
-def peak_bytes(lives: Lives, ops: Iterable[Op], tensors: TensorBytes) -> Number:
+def peak_bytes(lives: Lives, ops: Iterable[Op], tensors: TensorBytes, xp: ModuleType = np) -> Number:
     """The most that is alive at one point, [n]."""
     columns = [op.name for op in ops]
-    values = np.stack(np.broadcast_arrays(*(tensors.values[name] for name in columns)))
-    gradients = np.stack(np.broadcast_arrays(*(tensors.gradients[name] for name in columns)))
+    values = xp.stack(xp.broadcast_arrays(*(tensors.values[name] for name in columns)))
+    gradients = xp.stack(xp.broadcast_arrays(*(tensors.gradients[name] for name in columns)))
     return (lives.values @ values + lives.gradients @ gradients).max(axis=0)

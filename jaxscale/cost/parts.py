@@ -109,7 +109,7 @@ def layer_activations(
         saved.append(total["saved"] + (0.0 if on_host else stream))
         offloaded.append(total["host"] + (stream if on_host else 0.0))
         if p.stack.spmd:
-            working.append(0.0 * largest + stream + peak_bytes(backward_lives(ops, policy), ops, tensors))
+            working.append(0.0 * largest + stream + peak_bytes(backward_lives(ops, policy), ops, tensors, p.xp))
         else:  # a framework that frees a layer's tensors at the end of its backward pass
             working.append(total["again"] + total["host"] + 2.0 * largest)
     xp = p.xp
