@@ -14,7 +14,7 @@ from jaxscale.cli.probe import to_yaml
 from jaxscale.cost import problem
 from jaxscale.cost.compute import matmul_s
 from jaxscale.cost.network import cluster_levels, collective_s, derate
-from jaxscale.errors import MeasurementError
+from jaxscale.errors import MeasurementError, SpecError
 from jaxscale.measure import fit_cluster
 from jaxscale.measure.probe import COLLECTIVES
 from jaxscale.types import Cluster, Workload, default_stack, precision_named
@@ -97,6 +97,19 @@ def test_the_fit_finds_the_figures_that_made_the_samples(
 def test_the_file_reads_back_as_the_same_cluster() -> None:
     fitted = fit_cluster(load_cluster("cpu:8"), probe_of(load_cluster("cpu:8")), STACK)
     assert cluster_from_mapping(parse_yaml(to_yaml(fitted), where="file"), where="file") == fitted
+
+
+def test_a_file_with_its_own_stack_reads_back() -> None:
+    fitted = fit_cluster(load_cluster("cpu:8"), probe_of(load_cluster("cpu:8")), STACK)
+    own = dataclasses.replace(STACK, kernel_gap_s=2.5e-5, saved_passes=3.0, sigma_log=0.07, source="jaxscale probe")
+    fitted = dataclasses.replace(fitted, stack=own)
+    text = to_yaml(fitted)
+    assert "kernel_gap_s: 2.5e-05 s" in text
+    assert cluster_from_mapping(parse_yaml(text, where="file"), where="file") == fitted
+    with pytest.raises(SpecError, match="kernel_gap_s"):
+        cluster_from_mapping(parse_yaml(text.replace("2.5e-05 s", "0.000025"), where="file"), where="file")
+    with pytest.raises(SpecError, match="saved_pases"):
+        cluster_from_mapping(parse_yaml(text.replace("saved_passes", "saved_pases"), where="file"), where="file")
 
 
 def test_a_torus_keeps_its_links() -> None:

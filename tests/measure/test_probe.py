@@ -1,5 +1,6 @@
 """A probe of two emulated devices, and its cluster file in use."""
 
+import dataclasses
 import json
 from collections import Counter
 
@@ -13,6 +14,8 @@ from jaxscale.cost import estimate
 from jaxscale.errors import MeasurementError
 from jaxscale.measure import probe_plan, run_probe
 from jaxscale.measure.probe import COLLECTIVES
+from jaxscale.measure.probe_steps import probe_steps
+from jaxscale.types import PRECISIONS
 from tests.measure.requests import request
 
 
@@ -31,6 +34,21 @@ def test_a_probed_machine_is_a_cluster_like_any_other(tmp_path) -> None:
     assert cluster.chip.source.startswith("jaxscale probe of cpu")
     asked = request()
     assert estimate(asked.shape, asked.workload, cluster, asked.layout).step_time_s > 0
+
+
+def test_a_small_step_is_timed() -> None:
+    """One of the steps, alone: all of them take minutes."""
+    [step] = [s for s in probe_steps(2, PRECISIONS["fp32"]) if s.layout.tensor == 2 and s.layout.sequence_parallel]
+    bare = probe_plan(2, emulated=True, quick=True)
+    plan = dataclasses.replace(
+        bare, dtypes=(), stream_elements=(), payload_bytes=(), steps=(step,), num_trials=1
+    )  # fmt: skip
+    news: list[str] = []
+    found = run_probe(plan, on_news=news.append)
+    assert [s.what for s in found.samples] == ["dispatch"]
+    assert found.steps[0].seconds > 0
+    assert dataclasses.replace(found.steps[0], seconds=0.0) == step
+    assert news[-1].startswith("step of probe as ")
 
 
 def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
