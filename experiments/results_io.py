@@ -13,6 +13,7 @@ from pathlib import Path
 from jaxscale import __version__
 from jaxscale.cli.sweep_points import Point, points_of
 from jaxscale.cli.sweep_spec import load_sweep
+from jaxscale.measure.surroundings import git_revision
 
 ROOT = Path(__file__).parents[1]
 STORES = ROOT / ".jaxscale"  # not under version control; what is worth keeping is exported beside the study
@@ -37,12 +38,11 @@ def write_rows(path: Path, rows: Sequence[dict]) -> None:
 
 def provenance() -> dict:
     """Command, code, versions and day."""
-    revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     packages = ("jax", "jaxlib", "flax", "numpy", "libtpu")
     return {
         "command": " ".join(["python -m", f"experiments.{Path(sys.argv[0]).parent.name}.study", *sys.argv[1:]]),
         "jaxscale": __version__,
-        "revision": revision.stdout.strip(),
+        "revision": git_revision(ROOT),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

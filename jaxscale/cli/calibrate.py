@@ -30,19 +30,23 @@ if TYPE_CHECKING:
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Write the constants as YAML."
 )
+@click.option(
+    "--as-cluster", "cluster_out", type=click.Path(path_type=Path), metavar="FILE",
+    help="With --store: also write the cluster that was measured, with these constants, for predict and search.",
+)  # fmt: skip
 @click.option("--from-priors", is_flag=True, help="Start from priors instead of the stack that ships with jaxscale.")
 @report_option
 @json_option
 def command(
-    runs_csv: Path | None, address: str | None, chip: str | None, stack: str | None, out: Path, from_priors: bool,
-    report: Path | None, as_json: bool,
+    runs_csv: Path | None, address: str | None, chip: str | None, stack: str | None, out: Path,
+    cluster_out: Path | None, from_priors: bool, report: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit a stack's constants to your own measured runs.
 
     \b
     jaxscale calibrate runs.csv --chip h100-sxm --out mine.yaml
     jaxscale validate runs.csv --calibration mine.yaml
-    jaxscale calibrate --store runs.db --out mine.yaml
+    jaxscale calibrate --store runs.db --out mine.yaml --as-cluster here.yaml
 
     The shipped constants are the prior: five runs already help, and what they say nothing about stays as it was.
     RUNS.csv is a table as `jaxscale validate` reads it, STORE what `jaxscale measure` and `jaxscale sweep` filled.
@@ -54,9 +58,13 @@ def command(
     from jaxscale.calibrate import calibration_for, prior_on, to_text
     from jaxscale.calibrate.held_out import fit_stack, user_spreads
 
-    for path in (out, report):
+    for path in (out, cluster_out, report):
         if path is not None:
             check_writable(path)
+    if cluster_out is not None and address is None:
+        raise SpecError(
+            f"--as-cluster={cluster_out} needs --store: a table tells of other programs than jaxscale's own"
+        )
     runs, refused = _runs(runs_csv, address)
     chosen = of_one_stack(runs, chip, stack)
     key = (chosen[0].software.stack, chosen[0].chip)
@@ -64,6 +72,8 @@ def command(
     spreads = None if from_priors else user_spreads(start)
     calibration = fit_stack(chosen, start, spreads=spreads)
     write_atomically(out, to_text(calibration))
+    if cluster_out is not None:
+        write_atomically(cluster_out, _cluster_text(chosen, calibration))
     if report is not None:
         from jaxscale.report.kinds.calibrate import calibrate_page
 
@@ -76,6 +86,17 @@ def command(
     click.echo(_text(calibration, start))
     click.echo(_errors_text(**errors))
     click.echo(f"\nwritten to {out}" + (f"; {len(refused)} refused, the first: {refused[0]}" if refused else ""))
+
+
+def _cluster_text(runs: Sequence["Run"], calibration: "Calibration") -> str:
+    """The file of the cluster that was measured, with the constants of jaxscale's own step on it."""
+    from jaxscale.cli.probe import to_yaml
+
+    clusters = {run.cluster.name: run for run in runs}
+    if len(clusters) > 1:
+        raise SpecError(f"--as-cluster: the runs are on {', '.join(sorted(clusters))}; a file describes one cluster")
+    [run] = clusters.values()
+    return to_yaml(dataclasses.replace(run.cluster, stack=calibration.stack_for(run.software)))
 
 
 def _runs(runs_csv: Path | None, address: str | None) -> tuple[Sequence["Run"], list[str]]:

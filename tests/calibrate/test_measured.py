@@ -63,7 +63,9 @@ def test_a_store_calibrates_the_own_step(tmp_path: Path) -> None:
         for seq_len in (512, 2048):
             store.save(measured(layout, seq_len, slower=1.5))
     out = tmp_path / "mine.yaml"
-    answer = CliRunner().invoke(command, ["--store", str(tmp_path / "runs.db"), "--out", str(out), "--json"])
+    here = tmp_path / "here.yaml"
+    arguments = ["--store", str(tmp_path / "runs.db"), "--out", str(out), "--as-cluster", str(here), "--json"]
+    answer = CliRunner().invoke(command, arguments)
     assert answer.exception is None
     told = json.loads(answer.stdout)
     assert told["errors"]["before"]["runs"] == 8
@@ -71,6 +73,11 @@ def test_a_store_calibrates_the_own_step(tmp_path: Path) -> None:
     assert told["errors"]["after"]["median"] < 0.1 < told["errors"]["before"]["median"]
     calibration = load_calibration(out)
     assert (calibration.stack, calibration.chip) == ("xla_gpu", "h100")
+    # What was learned is what is predicted on the cluster that was written.
+    asked, cluster = measured(LAYOUTS[0], 512, slower=1.5), load_cluster(str(here))
+    shape, workload, layout = asked.request.shape, asked.request.workload, asked.request.layout
+    predicted = estimate(shape, workload, cluster, layout, own_stack(cluster, workload))
+    assert predicted.step_time_s == pytest.approx(asked.median_s, rel=0.1)
 
 
 def test_what_can_be_calibrated(tmp_path: Path) -> None:
@@ -80,6 +87,7 @@ def test_what_can_be_calibrated(tmp_path: Path) -> None:
         ([], "give either RUNS.csv or --store"),
         (["runs.csv", "--store", empty], "give either RUNS.csv or --store"),
         (["--store", empty], "none of its 0 measurements has a step time"),
+        (["runs.csv", "--as-cluster", str(tmp_path / "here.yaml")], "needs --store"),
     ):
         answer = CliRunner().invoke(command, [*arguments, "--out", str(tmp_path / "mine.yaml")])
         assert isinstance(answer.exception, SpecError)
