@@ -64,7 +64,7 @@ def _regress(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a bound that is reached is an answer too
         process.fit(tried, errors - centre)
-    mean, deviation = process.predict(points, return_std=True)
+    mean, deviation = process.predict(points, return_std=True)  # type: ignore[bad-unpacking]
     # The white term is of measuring again, not of the layout's own time.
     return mean + centre, np.sqrt(np.maximum(deviation**2 - NOISE_SD**2, 0.0))
 
