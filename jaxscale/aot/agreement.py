@@ -39,12 +39,13 @@ def compare(
     arguments = compiled.memory_parts_bytes.get("arguments", math.nan)
     groups = sorted(set(predicted.comm_bytes) | set(compiled.comm_bytes))
     sent = {group: (predicted.comm_bytes.get(group, 0.0), compiled.comm_bytes.get(group, 0.0)) for group in groups}
+    own = predicted.memory_bytes - predicted.memory_parts_bytes.get("reserved", 0.0)  # outside any program
     flops = predicted.hardware_flops if program_flops is None else program_flops
     negligible = _NEGLIGIBLE_FRAC * sum(compiled.comm_bytes.values())
     return Agreement(
-        memory=difference(predicted.memory_bytes, compiled.memory_bytes),
+        memory=difference(own, compiled.memory_bytes),
         state=difference(state, arguments),
-        working=difference(predicted.memory_bytes - state, compiled.memory_bytes - arguments),
+        working=difference(own - state, compiled.memory_bytes - arguments),
         flops=difference(flops, compiled.hardware_flops) if fitted else math.nan,
         communication={group: difference(*both) for group, both in sent.items() if fitted and max(both) > negligible},
         step_time=difference(predicted.step_time_s, compiled.step_time_s),

@@ -26,7 +26,7 @@ from jaxscale.types.layout import SCHEDULES
 
 LAYERED = SCHEDULES.index("layered")
 WEIGHT_COLUMNS = (*AXES, "params_shard", "grads_shard", "optimizer_shard", "virtual_stages")
-FETCHED_EARLY = 0.25  # of optimizer state on the host: XLA starts its copies long before the update (libtpu 0.0.52)
+FETCHED_EARLY = 0.25  # of optimizer state on a TPU's host: its copies start long before the update (libtpu 0.0.52)
 EMBEDDING_GRADIENTS = 2.0  # the gradient of the whole table, and the room in which it is scattered
 PARTS = (
     "parameters", "gradients", "optimizer", "activations", "working", "logits", "gathered weights", "reserved",
@@ -178,7 +178,7 @@ def peak_parts(
     state = held_weights.state
     always = {
         "parameters": state.parameters * _parameter_copies(p, layouts),
-        "optimizer": state.optimizer * xp.where(offload, FETCHED_EARLY * p.stack.spmd, 1.0),
+        "optimizer": state.optimizer * xp.where(offload, FETCHED_EARLY * (p.device.kind == "tpu"), 1.0),
         "reserved": p.stack.reserved_bytes + 0.0 * state.optimizer,
     }
     fullest = _fullest(p, _moments(p, layouts, pieces, held_weights, held))
