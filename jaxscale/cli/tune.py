@@ -46,7 +46,7 @@ if TYPE_CHECKING:
               help="Stop when one more run is expected to save less than this share of the best time.")  # fmt: skip
 @click.option("--limit", "limits", multiple=True, metavar="L", help='Such as "tensor<=8,remat=full|dots". May repeat.')
 @click.option("--candidates", default=200, show_default=True, type=click.IntRange(1, 1000), metavar="K",
-              help="The best K as predicted are considered.")  # fmt: skip
+              help="The best K as predicted are considered, and the best of every mesh.")  # fmt: skip
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), metavar="N",
               help="Measurements at once; several on one machine disturb each other.")  # fmt: skip
 @click.option("--steps", default=10, show_default=True, type=click.IntRange(1), metavar="N", help="Timed steps a run.")
@@ -102,7 +102,7 @@ def command(
 
 
 def _ranked(request: Request, limits: tuple[str, ...], count: int, *, quiet: bool) -> Sequence[Estimate]:
-    """The best layouts as predicted: the prior."""
+    """The best layouts as predicted, and the best of every mesh: what the predictor likes, and what it may misjudge."""
     allowed = parse_limits(*(limits or request.search.limits))
     with Bars(quiet=quiet) as bars:
         found = search(
@@ -111,7 +111,8 @@ def _ranked(request: Request, limits: tuple[str, ...], count: int, *, quiet: boo
         )  # fmt: skip
     if not found.ranked:
         raise InfeasibleError(nothing_fits(found, allowed))
-    return found.top
+    liked = {e.layout for e in found.top}
+    return (*found.top, *(e for e in found.by_mesh if e.layout not in liked and e.fits))
 
 
 @contextlib.contextmanager

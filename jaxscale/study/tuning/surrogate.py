@@ -5,6 +5,7 @@ predictor's, and a layout far from all trials goes back to it. A constant error,
 its own (Rasmussen and Williams 2006, chapter 2). Whether a layout runs at all is counted among the trials near it.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from jaxscale.study.tuning.candidates import Candidate, Trial, features
 OFFSET_SD = 1.0  # of a constant error: a cluster file that was never probed may be off by a factor of two or three
 NOISE_SD = 0.01  # of log time: what one layout's median differs by when it is measured again
 FEW_TRIALS = 5  # fewer say nothing about how far an error reaches: the kernel then stays as it was believed
+PRIOR_ERRORS = 4.0  # trials that the stated error of the predictor is worth
 REACH = 2.0  # doublings of a degree after which an error has mostly changed
 FEASIBLE_REACH = 5.0  # doublings after which one layout says little of whether another runs
 MEMORY_REACH = 0.15  # the same, of the share of a device's memory
 PRIOR_FEASIBLE = 0.9  # probability that a layout runs which the predictor lets fit
-PRIOR_TRIALS = 0.3  # what that is worth in trials: one failure says much about its neighbours
+PRIOR_TRIALS = 0.1  # what that is worth in trials: whether a layout runs is no matter of chance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ def believe(candidates: Sequence[Candidate], trials: Sequence[Trial], *, sigma_l
 def _regress(
     tried: np.ndarray, errors: np.ndarray, points: np.ndarray, sigma_log: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    centre = float(np.median(errors))
+    centre, sigma_log = float(np.median(errors)), _seen_sigma(errors, sigma_log)
     kernel: Any = (
         ConstantKernel(OFFSET_SD**2, "fixed")
         + ConstantKernel(sigma_log**2, ((0.3 * sigma_log) ** 2, (3.0 * sigma_log) ** 2))
@@ -67,6 +69,15 @@ def _regress(
     mean, deviation = process.predict(points, return_std=True)  # type: ignore[bad-unpacking]
     # The white term is of measuring again, not of the layout's own time.
     return mean + centre, np.sqrt(np.maximum(deviation**2 - NOISE_SD**2, 0.0))
+
+
+def _seen_sigma(errors: np.ndarray, sigma_log: float) -> float:
+    """How far the predictor can be trusted after some trials: what was believed counts as `PRIOR_ERRORS` of them.
+
+    The mean of a scaled inverse chi-square posterior of the variance (Gelman et al., Bayesian Data Analysis, 2.6).
+    """
+    squares = PRIOR_ERRORS * sigma_log**2 + float(np.sum((errors - errors.mean()) ** 2))
+    return math.sqrt(squares / (PRIOR_ERRORS + len(errors) - 1))
 
 
 def _feasible(candidates: Sequence[Candidate], trials: Sequence[Trial], points: np.ndarray) -> np.ndarray:
