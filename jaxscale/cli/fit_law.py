@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from jaxscale.cli.common import check_writable, json_option, print_json
+from jaxscale.cli.common import check_writable, json_option, print_json, report_option, write_report
 from jaxscale.errors import SpecError
 from jaxscale.plan.fit import FORMS, HUBER_ON_LOGS, LAW_NAMES, LEAST_SQUARES, LawFit, fit_law, read_runs
 
@@ -22,42 +22,42 @@ from jaxscale.plan.fit import FORMS, HUBER_ON_LOGS, LAW_NAMES, LEAST_SQUARES, La
 @click.option("--least-squares", is_flag=True, help="Least squares on losses instead of Huber on logs.")
 @click.option("--no-leave-out", is_flag=True, help="Skip the fit without the 20% of runs of most compute.")
 @click.option("--seed", default=0, show_default=True, metavar="S", help="Of the bootstrap.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write plots of a loss fit.")
+@report_option
 @json_option
 def command(
     runs: str, law: str, columns: tuple[str, ...], filters: tuple[str, ...], drop_highest: int, draws: int,
-    least_squares: bool, no_leave_out: bool, seed: int, html: Path | None, as_json: bool,
+    least_squares: bool, no_leave_out: bool, seed: int, report: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Fit a scaling law to the table RUNS.
 
     \b
-    jaxscale fit-law runs.csv --law chinchilla --html fit.html
+    jaxscale fit-law runs.csv --law chinchilla --report fit.html
     jaxscale fit-law grid.csv --law steplaw --column "batch_tokens=bs*2048"
 
     RUNS is a CSV with a run a row and headers such as params, tokens and loss (nats per token).
     """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a few hundred runs: no accelerator is worth waiting for
-    if html is not None:
-        _check_plots(law, html)
+    if report is not None:
+        _check_plots(law, report)
     table = read_runs(
         runs, columns=_pairs(columns, "--column"), where=_pairs(filters, "--where"), drop_highest=drop_highest
     )
     how = LEAST_SQUARES if least_squares else HUBER_ON_LOGS
     result = fit_law(law, table, draws=draws, seed=seed, leave_out=not no_leave_out, how=how)
-    if html is not None and result.fit is not None:
-        from jaxscale.plan.fit.figures import figures, write_html
+    if report is not None and result.fit is not None:
+        from jaxscale.report.kinds.fit_law import fit_law_page
 
-        write_html(html, figures(result.fit), f"jaxscale fit-law {law}")
+        write_report(report, fit_law_page(result, result.fit, Path(runs).name))
     if as_json:
         print_json(result.to_json())
     else:
         click.echo(_text(result))
 
 
-def _check_plots(law: str, html: Path) -> None:
-    check_writable(html)
+def _check_plots(law: str, report: Path) -> None:
+    check_writable(report)
     if law not in FORMS:
-        raise SpecError(f"--html: {law} is not a law of the loss, so it has no plots; those with: {', '.join(FORMS)}")
+        raise SpecError(f"--report: {law} is not a law of the loss, so it has no plots; those with: {', '.join(FORMS)}")
 
 
 def _pairs(items: tuple[str, ...], option: str) -> dict[str, str]:

@@ -6,7 +6,6 @@ import pytest
 from jaxscale.errors import MeasurementError
 from jaxscale.plan.fit import FORMS, LAW_NAMES, LEAST_SQUARES, fit, fit_law, leave_out_largest, objective_of, read_runs
 from jaxscale.plan.fit.curves import grid_loss_gap, isoflop_minima, near_best_runs, power_law
-from jaxscale.plan.fit.figures import figures, write_html
 from jaxscale.plan.laws import data, dense, hyper, kaplan
 
 
@@ -175,11 +174,3 @@ def test_unknown_names_are_suggested(tmp_path):
     with pytest.raises(MeasurementError, match="no column 'lossy'"):
         read_runs(path, columns={"loss": "lossy"})
     assert set(FORMS) < set(LAW_NAMES)
-
-
-def test_plots_are_one_file_that_needs_no_network(tmp_path):
-    result = fit(FORMS["chinchilla"], runs(dense.BESIROGLU.loss, noise=0.004))
-    write_html(tmp_path / "fit.html", figures(result), "fit")
-    page = (tmp_path / "fit.html").read_text(encoding="utf-8")
-    assert page.count("plotly-graph-div") >= 3
-    assert "<script src=" not in page

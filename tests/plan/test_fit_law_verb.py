@@ -25,12 +25,13 @@ def run(*arguments):
 
 
 def test_constants_checks_and_plots(table, tmp_path):
-    result = run(table, "--bootstrap", 0, "--html", tmp_path / "fit.html", "--json")
+    result = run(table, "--bootstrap", 0, "--report", tmp_path / "fit.html", "--json")
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
     assert record["constants"]["alpha"] == pytest.approx(0.3478, rel=1e-3)
     assert record["leave_out"]["largest_relative_error"] < 1e-3
-    assert (tmp_path / "fit.html").stat().st_size > 10_000
+    page = (tmp_path / "fit.html").read_text(encoding="utf-8")
+    assert all(f'class="plot" id="{name}"' in page for name in ("isoflop", "residuals", "fitted"))
 
 
 def test_text_of_a_filtered_fit(table):
@@ -45,7 +46,7 @@ def test_text_of_a_filtered_fit(table):
     [
         ("--law", "chinchila"),
         ("--law", "steplaw"),
-        ("--law", "steplaw", "--html", "plots.html"),
+        ("--law", "steplaw", "--report", "plots.html"),
         ("--column", "loss"),
         ("--where", "set=c"),
         ("--column", "loss=perplexity"),

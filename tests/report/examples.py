@@ -4,14 +4,19 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+import numpy as np
+
 from jaxscale.calibrate import Run, Software, calibration_for
 from jaxscale.catalog import load_cluster, load_model
 from jaxscale.cost import estimate
 from jaxscale.plan.budget.ask import Ask
 from jaxscale.plan.budget.planner import Plan, make_plan
+from jaxscale.plan.fit import fit_law
+from jaxscale.plan.laws import dense
 from jaxscale.report.figures.tuning import Candidate, Effect
 from jaxscale.report.kinds.calibrate import calibrate_page
 from jaxscale.report.kinds.compile import CompilerFacts, compile_page
+from jaxscale.report.kinds.fit_law import fit_law_page
 from jaxscale.report.kinds.measure import measure_page
 from jaxscale.report.kinds.plan import plan_page
 from jaxscale.report.kinds.predict import predict_page
@@ -178,9 +183,17 @@ def _calibrate() -> Page:
     return calibrate_page(every, dataclasses.replace(start, fitted=moved), start)
 
 
+def _fit_law() -> Page:
+    params, tokens = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e10, 6), np.geomspace(1e9, 1e12, 5)))
+    loss = dense.BESIROGLU.loss(params, tokens) * (1.0 + 0.002 * np.cos(np.arange(len(params))))
+    found = fit_law("chinchilla", {"params": params, "tokens": tokens, "loss": loss}, draws=0, leave_out=False)
+    assert found.fit is not None
+    return fit_law_page(dataclasses.replace(found, source=HOSTILE), found.fit, HOSTILE)
+
+
 PAGES: dict[str, Callable[[], Page]] = {
-    "calibrate": _calibrate, "compile": _compile, "measure": _measure, "plan": _plan, "predict": _predict,
-    "search": _search, "tune": _tune, "validate": _validate,
+    "calibrate": _calibrate, "compile": _compile, "fit_law": _fit_law, "measure": _measure, "plan": _plan,
+    "predict": _predict, "search": _search, "tune": _tune, "validate": _validate,
 }  # fmt: skip
 
 
