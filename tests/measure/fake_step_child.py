@@ -6,9 +6,10 @@ import signal
 import sys
 import time
 
-from jaxscale.aot.codec import decode
+from jaxscale.aot.codec import decode, encode
 from jaxscale.measure.events import Reporter
 from jaxscale.types.measurement import MeasureRequest
+from jaxscale.types.noise import NoiseScale
 
 FOREVER_S = 600
 
@@ -33,6 +34,9 @@ def main() -> None:
     if behaviour == "diverge":
         report(phase="step", seconds=1.0, loss=float("nan"))
         return
+    if behaviour == "noisy":
+        noise = NoiseScale(small_batch=1, big_batch=4).after(small_square=7.0, big_square=4.0)
+        report(phase="noise", noise=encode(noise))
     report(phase="memory", peak_memory_bytes=7.0, memory_source="device")
     report(phase="done")
 

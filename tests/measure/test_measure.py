@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import jaxscale.measure.step as step_module
 from jaxscale.aot.codec import decode, encode
-from jaxscale.cli.measure import command, with_utilisation
+from jaxscale.cli.measure import command, figures, to_json, with_utilisation
 from jaxscale.cost import estimate
 from jaxscale.errors import LayoutError, MeasurementError, SpecError
 from jaxscale.measure import measure
@@ -94,6 +94,19 @@ def test_the_timeout_ends_what_still_shows_life() -> None:
     result = measure(request("hang"), timeout_s=3.0)
     assert result.status == "hang"
     assert "not done within 3 s, still at work after 'step'" in result.message
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_noise_scale_is_kept_and_shown() -> None:
+    """|G|^2 = 3 and tr(Sigma) = 4 make norms of 7 over one sequence and of 4 over four."""
+    result = measure(request("noisy"))
+    assert result.noise is not None
+    assert (result.noise.mean_square, result.noise.mean_trace) == (pytest.approx(3.0), pytest.approx(4.0))
+    assert to_json(result)["noise_scale_sequences"] == pytest.approx(4 / 3)
+    assert decode(Measurement, json.loads(json.dumps(encode(result)))) == result
+    [shown] = [cell for cell in figures(result).columns[1].cells if "sequences" in str(cell)]
+    assert str(shown).startswith("1.33 sequences (42.7 tokens); the batch is 4")
+    assert measure(request("work")).noise is None
 
 
 def test_an_impossible_layout_is_bad_input() -> None:
