@@ -27,7 +27,6 @@ from jaxscale.errors import MeasurementError
 from jaxscale.measure.events import Reporter, die_with_parent
 from jaxscale.measure.probe import COLLECTIVES, ProbePlan
 from jaxscale.measure.step_child import take_devices, timed_step
-from jaxscale.measure.surroundings import come_first
 from jaxscale.runtime.data import SyntheticTokens, load_batch
 from jaxscale.types.measurement import ProbeSample, ProbeStep
 
@@ -46,7 +45,6 @@ STEPS_A_TRIAL = 2
 def main(arguments: list[str]) -> None:
     """Read a plan, report every sample as it is taken."""
     die_with_parent()
-    come_first()
     report = Reporter(int(arguments[0]))
     plan: ProbePlan = decode(ProbePlan, json.load(sys.stdin))
     try:

@@ -1,6 +1,5 @@
 """Where a measurement runs: host, load, versions, flags and revision, so that it can be repeated and judged."""
 
-import contextlib
 import dataclasses
 import os
 import platform
@@ -15,7 +14,6 @@ from jaxscale.types.measurement import Surroundings
 _FLAG_NAMES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 _FLAG_PREFIXES = ("JAX_", "NCCL_", "XLA_PYTHON_CLIENT_")
 _GIT_TIMEOUT_S = 10.0
-HIGHEST_PRIORITY = -20
 
 
 def look_around(environment: dict[str, str]) -> Surroundings:
@@ -38,13 +36,6 @@ def look_around(environment: dict[str, str]) -> Surroundings:
 def load_afterwards(before: Surroundings) -> Surroundings:
     """The same surroundings, with the load after the measurement."""
     return dataclasses.replace(before, load_after=os.getloadavg()[0])
-
-
-def come_first() -> None:
-    """Let whatever else runs on this machine wait, where the kernel allows it; threads started later inherit this."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, 0, HIGHEST_PRIORITY)
-        Path("/proc/self/autogroup").write_text(str(HIGHEST_PRIORITY))  # Linux shares cores by session first
 
 
 def git_revision(folder: Path) -> str:
