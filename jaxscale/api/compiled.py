@@ -1,6 +1,5 @@
 """A compiled step as an `Estimate`: the schedule is the compiler's, the prices of its ops are the cost model's."""
 
-import json
 from dataclasses import dataclass
 
 from jaxscale.aot.assemble import COMPUTE, AssembledTime, Prices, assemble, replay
@@ -69,7 +68,7 @@ def assembled_time(step: CompiledStep, p: Problem) -> AssembledTime | None:
 
 def compiled_trace(step: CompiledStep, shape: ModelShape, workload: Workload, cluster: Cluster) -> str:
     """The compiled schedule on a time axis, for ui.perfetto.dev; of each loop two trips are drawn in full."""
-    from jaxscale.report.trace import TraceRecord, record_events
+    from jaxscale.report.trace import TraceRecord, events_json, record_events
 
     assert step.program is not None, "callers ask for the trace of a compiled step"
     slices = replay(step.program, step_prices(step, problem(shape, workload, cluster)))
@@ -77,7 +76,7 @@ def compiled_trace(step: CompiledStep, shape: ModelShape, workload: Workload, cl
         TraceRecord(f"{s.name} {s.detail}".strip(), s.track, s.begin_s, s.end_s - s.begin_s)
         for s in sorted(slices, key=lambda s: s.track != COMPUTE)
     ]
-    return json.dumps({"displayTimeUnit": "ms", "traceEvents": record_events(records)})
+    return events_json(record_events(records))
 
 
 def compiled_estimate(

@@ -129,3 +129,13 @@ def test_a_layout_that_cannot_run_has_no_trace(jaxscale) -> None:
     answer = jaxscale("trace", *ASKED, "--layout", "fsdp=2,tensor=16")
     assert answer.code == 2
     assert "num_kv_heads" in answer.err
+
+
+@pytest.mark.slow
+def test_the_compiled_schedule_is_well_formed_too(jaxscale, tmp_path: Path) -> None:
+    small = ("gpt2-124m", "--cluster", "cpu:8", "--seq-len", "128", "--global-batch-size", "8", "--layout", "fsdp=8")
+    answer = jaxscale("compile", *small, "--dump", str(tmp_path / "dump"), "--json", "--no-cache")
+    assert answer.code == 0, answer.err
+    events = json.loads((tmp_path / "dump" / "step.trace.json").read_text())["traceEvents"]
+    check_format(events)
+    assert any("all_gather" in event["name"] for event in events)
