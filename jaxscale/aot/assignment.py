@@ -5,6 +5,7 @@ are one allocation whose values have places in it and stretches of the schedule 
 `Compiled.memory_analysis()` is the most bytes of it that live values cover at one point of the schedule.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def assigned_memory(allocations: Iterable[Allocation], ranges: Ranges) -> Compil
         arguments_bytes=float(arguments),
         outputs_bytes=float(outputs),
         temporaries_bytes=float(temporaries),
-        code_bytes=0.0,
+        code_bytes=math.nan,
         aliased_bytes=float(aliased),
         host_bytes=float(sum(a.num_bytes for a in allocations if a.color == _HOST_COLOR)),
         peak_bytes=float(arguments + outputs + covered_bytes(live)),
@@ -141,6 +142,7 @@ def largest_buffers(
     sources = {i.name: i.source for c in module.computations.values() for i in c.instructions} if module else {}
     places: dict[tuple[int, int], Buffer] = {}
     for number, allocation in enumerate(allocations):
+        makers = _makers(allocation, sources)
         for value in allocation.values if allocation.counts else ():
             if alive is not None and allocation.is_temporary and value.key not in alive:
                 continue
@@ -148,6 +150,16 @@ def largest_buffers(
             if place not in places or places[place].num_bytes < value.num_bytes:
                 places[place] = Buffer(
                     name=value.name, num_bytes=float(value.num_bytes), type_text=value.type_text,
-                    source=sources.get(value.name, ""),
+                    source=makers.get((value.offset, value.num_bytes), sources.get(value.name, "")),
                 )  # fmt: skip
     return tuple(sorted(places.values(), key=lambda buffer: -buffer.num_bytes)[:NUM_LARGEST])
+
+
+def _makers(allocation: Allocation, sources: Mapping[str, str]) -> dict[tuple[int, int], str]:
+    """The JAX op that fills each place: a loop that holds it says less than the op inside that writes it."""
+    found: dict[tuple[int, int], str] = {}
+    for value in allocation.values:
+        source, place = sources.get(value.name, ""), (value.offset, value.num_bytes)
+        if not source.endswith("/while") and len(source) > len(found.get(place, "")):
+            found[place] = source
+    return found

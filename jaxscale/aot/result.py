@@ -19,7 +19,7 @@ class CompiledMemory:
     arguments_bytes: float  # parameters, optimizer state and batch
     outputs_bytes: float  # those that are not aliased to arguments
     temporaries_bytes: float
-    code_bytes: float
+    code_bytes: float  # NaN where the compiler was stopped before it made code
     aliased_bytes: float  # outputs that take the place of donated arguments
     host_bytes: float  # host memory: offloaded state and activations
     peak_bytes: float  # the most device memory in use at once; arguments included

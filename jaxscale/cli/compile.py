@@ -41,6 +41,9 @@ _MOST_ROWS = 16
     "--timeout", "timeout_s", type=click.FloatRange(min=1), default=DEFAULT_TIMEOUT_S, metavar="S", show_default=True,
     help="Seconds until the compiler is stopped.",
 )  # fmt: skip
+@click.option(
+    "--quick", is_flag=True, help="Stop once memory is assigned: ten times sooner, but no code size or cycles."
+)
 @click.option("--no-cache", is_flag=True, help="Compile even if the answer is kept from before.")
 @report_option
 @json_option
@@ -49,6 +52,7 @@ def command(
     flags: tuple[str, ...],
     dump: Path | None,
     timeout_s: float,
+    quick: bool,
     no_cache: bool,
     report: Path | None,
     as_json: bool,
@@ -66,7 +70,7 @@ def command(
     if report is not None:
         check_writable(report)
     asked = compile_request(
-        request.shape, request.workload, request.cluster, layout, flags=flags, dump=_dump_folder(dump)
+        request.shape, request.workload, request.cluster, layout, flags=flags, dump=_dump_folder(dump), quick=quick
     )
     with Bars(quiet=as_json) as bars:
         bars.said(f"compiling for {request.cluster.name}; a large model takes a minute or two")
