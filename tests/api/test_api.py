@@ -12,11 +12,12 @@ import pytest
 import jaxscale
 from jaxscale import explain_layout, export_layout, plan_run, predict_step, search_layouts, validate_runs
 from jaxscale.api.result import Result
+from jaxscale.api.tables import of_one_stack
 from jaxscale.cost import estimate
 from jaxscale.errors import JaxscaleError, LayoutError, SpecError
 from jaxscale.types import parse_layout
 
-from .examples import WORKLOAD, compilation, runs_table, step_measurement
+from .examples import WORKLOAD, compilation, runs_table, stack_calibration, step_measurement
 
 HEAVY = ("numpy", "jax", "pandas", "plotly", "jinja2", "click")
 
@@ -144,6 +145,20 @@ def test_every_answer_is_a_table_a_record_a_report_and_a_notebook_output(answer:
     figures = answer.figures()
     assert figures
     assert all("@" not in json.dumps(figure.to_plotly_json(), default=str) for figure in figures.values())
+
+
+def test_a_calibration_is_a_table_of_constants_and_a_file(tmp_path: Path) -> None:
+    fitted = stack_calibration(tmp_path)
+    frame = fitted.to_pandas()
+    assert set(frame.constant) == set(fitted.calibration.fitted)
+    assert (frame.low_80 < frame.high_80).all()
+    again = validate_runs(tmp_path / "runs.csv", calibrations=[fitted.write_yaml(tmp_path / "mine.yaml")])
+    assert again.predictions.step_time_s == pytest.approx(
+        validate_runs(tmp_path / "runs.csv", calibrations=[fitted.calibration]).predictions.step_time_s, rel=1e-4
+    )
+    assert "constants" in fitted.figures()
+    with pytest.raises(SpecError, match="no such run"):
+        of_one_stack(fitted.runs, None, "pax")
 
 
 def test_steps_of_a_measurement_keep_their_order() -> None:

@@ -34,7 +34,7 @@ def isoflop_figure(fit: Fit, evidence: Evidence) -> Figure:
         "height": 460,
         "hovermode": "closest",
         "xaxis": {"type": "log", "title": {"text": "parameters (log)"}, "dtick": 1},
-        "yaxis": {"type": "log", "title": {"text": "loss, nats per token (log)"}, "dtick": "D2"},
+        "yaxis": {"title": {"text": "loss, nats per token"}},
         "showlegend": False,
         "margin": {"l": 60, "r": 16, "t": 16, "b": 56},
     }
