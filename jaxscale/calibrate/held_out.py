@@ -18,6 +18,7 @@ FEWEST_SWEEPS = 3  # below that, folds are single runs
 SMALLEST_SIGMA = 0.02
 FEWEST_RUNS = 12  # below that, folds are single runs
 ENOUGH_BETTER = 0.95  # a refit of shipped constants must do that much better on runs it left out, or they stay
+SURE = 1.5  # standard errors by which the gain of a refit must exceed none
 KEPT = "nothing; the constants stay as they were"
 DRIFT = 0.5  # how far a user's cluster may lie from the shipped stack, in prior spreads
 
@@ -57,7 +58,7 @@ def fit_stack(
         weights = np.array([run.weight for run in rows])
         held = leave_out(rows, goal, weights) if folds else None
         before = goal.log_errors(goal.centres)
-        if held is None or spreads is None or np.mean(np.abs(held.errors)) < ENOUGH_BETTER * np.mean(np.abs(before)):
+        if held is None or spreads is None or surely_better(held.errors, before):
             fitted |= maximise(goal, weights).fitted()
         else:
             held = HeldOut(errors=before, folds=KEPT)
@@ -70,6 +71,13 @@ def fit_stack(
     return Calibration(
         stack=start.stack, chip=start.chip, fitted=fitted, sigma_log=round(sigma, 4), provenance=provenance
     )
+
+
+def surely_better(after: np.ndarray, before: np.ndarray) -> bool:
+    """Whether errors on runs left out shrank, by a share of them and by more than their scatter explains."""
+    gain = np.abs(before) - np.abs(after)
+    scatter = float(np.std(gain)) / math.sqrt(max(len(gain) - 1, 1))
+    return bool(np.mean(gain) > max((1.0 - ENOUGH_BETTER) * float(np.mean(np.abs(before))), SURE * scatter))
 
 
 def _blend(held: HeldOut, before: float, count: int) -> float:

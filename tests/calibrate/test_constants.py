@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxscale.calibrate import CONSTANTS, Software
 from jaxscale.calibrate.constants import constant_named
+from jaxscale.calibrate.held_out import surely_better
 from jaxscale.types import Stack
 
 FIELDS = {f.name for f in dataclasses.fields(Stack)}
@@ -44,3 +46,12 @@ def test_at_most_one_constant_sets_a_field(kernel, matmul, stack):
         )  # fmt: skip
         fields = [c.field for c in CONSTANTS if c.applies(software)]
         assert len(fields) == len(set(fields))
+
+
+def test_a_refit_replaces_constants_only_where_it_is_surely_better() -> None:
+    before = np.array([0.10, 0.12, 0.09, 0.11, 0.10])
+    assert surely_better(0.2 * before, before)  # a bias of one's own cluster
+    assert not surely_better(0.97 * before, before)  # too little to matter
+    lucky = np.array([0.02, 0.16, 0.01, 0.15, 0.05])  # better on average, for three runs of five
+    assert np.mean(lucky) < 0.95 * np.mean(before)
+    assert not surely_better(lucky, before)

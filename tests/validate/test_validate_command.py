@@ -38,7 +38,7 @@ def test_predictions_scores_and_report_are_written(folder):
         assert 0 < float(row["mfu"]) < 1
         assert float(row["peak_memory_bytes"]) > 1e9
         assert row["refused"] == ""
-    assert "Median error by tensor" in report.read_text()
+    assert "By factor" in report.read_text()
 
 
 def test_text_has_a_line_for_every_source_and_residuals(folder):
