@@ -54,7 +54,10 @@ def all_leaves() -> list[tuple[str, click.Command]]:
 def test_every_verb_has_json_quiet_and_a_help_of_eighty_columns(name: str, command: click.Command) -> None:
     options = {option for parameter in command.params for option in parameter.opts}
     assert {"--json", "--quiet"} <= options
-    context = click.Context(command, info_name=f"jaxscale {name}", terminal_width=80, max_content_width=80)
+    context = click.Context(
+        command, info_name=f"jaxscale {name}", terminal_width=80, max_content_width=80,
+        help_option_names=["-h", "--help"],
+    )  # fmt: skip
     text = command.get_help(context)
     assert max(map(len, text.splitlines())) <= 80, text
     assert command.help, "a verb says what it does"
