@@ -8,7 +8,7 @@ from jaxscale.types import Estimate, Workload
 MOST_MICROBATCHES = 64  # beyond that a drawing shows nothing
 FORWARD_SHARE = 1.0 / 3.0  # a matmul's backward pass is two matmuls
 # What one XLA program runs on all stages at once for each schedule.
-FAMILIES = {"gpipe": "circular", "1f1b": "scan_1f1b", "interleaved": "circular", "layered": "modular"}
+FAMILIES = {"gpipe": "circular", "1f1b": "scan_1f1b", "interleaved": "circular", "layered": "scan_modular"}
 ONCE_A_STEP = ("pipeline", "data", "optimizer", "overhead", "stragglers")
 
 
