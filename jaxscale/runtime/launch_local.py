@@ -152,7 +152,7 @@ def _failure(index: int, code: int, count: int, folder: Path) -> JaxscaleError:
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
     others = f"; the other {count - 1} were stopped" if count > 1 else ""
     tail = (folder / f"{index}.log").read_text(errors="replace").strip().splitlines()[-1:]
-    said = f" Its last words: {tail[0]}" if tail else ""
+    said = f" Its last words: {tail[0]}" if tail and code != -signal.SIGKILL else ""  # who is killed says nothing of it
     return ProcessError(f"train: process {index} of {count} {how}{others}.{said}")
 
 
