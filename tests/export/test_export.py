@@ -92,6 +92,13 @@ def test_megatron_says_what_it_leaves_out(layout: str, word: str) -> None:
     assert word in " ".join(TARGETS["megatron"](shape, workload, cluster, parse_layout(layout)).notes)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_layered_schedule_is_said_not_dropped(target: str) -> None:
+    shape, workload, cluster, _ = problem("dense")
+    made = TARGETS[target](shape, workload, cluster, parse_layout("data=4,fsdp=8,schedule=layered"))
+    assert any("schedule=layered" in note for note in made.notes)
+
+
 def test_degrees_across_nodes_are_dcn() -> None:
     config = yaml.safe_load(TARGETS["maxtext"](*problem("sparse")).text)
     inner = [value for key, value in config.items() if key.startswith("ici_")]
