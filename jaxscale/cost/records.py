@@ -203,9 +203,11 @@ def _repeats(exchange: Exchange, layout: Layout, microbatches: float, *, spmd: b
 
 def _layered_repeats(exchange: Exchange, layout: Layout, microbatches: float) -> float:
     """As `_repeats`, for the two scans of `jaxscale.runtime.program.modular`: forward, and backward with the head."""
-    if exchange.axis == "fsdp":
-        return microbatches  # weights and gradients, counted by their share of once a step
     stages, chunks = layout.pipeline, layout.virtual_stages
+    if exchange.axis == "fsdp":  # counted by their share of once a step
+        again = exchange.kind == "all-gather" and exchange.phase == "backward"
+        # The backward pass starts with the chunk that the forward pass ended with, whose weights are there.
+        return microbatches * ((chunks - 1) / chunks if again else 1.0)
     units = chunks * max(microbatches, stages)
     ahead, back = units + stages - 2, units + stages - 1
     if exchange.axis == "pipeline":

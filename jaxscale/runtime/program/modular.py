@@ -55,7 +55,7 @@ def modular_gradients(program: Program, stored: Params, batches: Batch, weight: 
     plans = {name: program.plans[name] for name in _ENDS}
     ends = gather_whole(program, {name: stored[name] for name in _ENDS}, plans)
     stage = _Stage(program=program, stored=stored, ends=ends, batches=batches, weight=weight)
-    done = _backward(stage, _forward(stage))
+    done = _backward(stage, *_forward(stage))
     grads = reduce_whole(program, done.d_ends, plans) | {"segments": done.grads}
     return grads, done.loss / weight, done.aux / weight
 
@@ -146,8 +146,11 @@ class _Pass:
     close: Callable[[Any, Array | int], Any] = lambda carry, chunk: carry  # every stage has left the chunk
 
 
-def _in_rounds(stage: _Stage, of: _Pass, carry: Any) -> Any:
-    """All rounds of a pass. A chunk's weights are gathered before its round, and held for the one after."""
+def _in_rounds(stage: _Stage, of: _Pass, carry: Any, first: Params) -> tuple[Any, Params]:
+    """All rounds of a pass, from the weights of its first chunk; also those of its last chunk.
+
+    A chunk's weights are gathered before its round, and held for the one after.
+    """
 
     def run(carry: Any, number: Array | int, weights: _Pair, ticks: int) -> Any:
         def step(carry: Any, j: Array) -> tuple[Any, None]:
@@ -160,11 +163,10 @@ def _in_rounds(stage: _Stage, of: _Pass, carry: Any) -> Any:
         carry = run(of.begin(state[0]), number, weights, stage.round_units)
         return (of.close(carry, of.chunk(number - 1)), weights.now), None
 
-    first = stage.gather(of.chunk(0))
     carry = run(carry, 0, _Pair(before=first, now=first), stage.round_units)
     (carry, last), _ = lax.scan(following, (carry, first), jnp.arange(1, stage.num_chunks))
     carry = run(of.begin(carry), stage.num_chunks, _Pair(before=last, now=last), of.drain)
-    return of.close(carry, of.chunk(stage.num_chunks - 1))
+    return of.close(carry, of.chunk(stage.num_chunks - 1)), last
 
 
 def _on_chunk(program: Program, in_now: Array, weights: _Pair, sums: _Pair, work: Callable[[Any, Any], Any]) -> Any:
@@ -186,8 +188,8 @@ def _on_chunk(program: Program, in_now: Array, weights: _Pair, sums: _Pair, work
     return _Pair(before=keep(~in_now, own, sums.before), now=keep(in_now, own, sums.now)), result
 
 
-def _forward(stage: _Stage) -> Array:
-    """The inputs of all chunks of this stage by chunk and microbatch, [v M, b, t, D]."""
+def _forward(stage: _Stage) -> tuple[Array, Params]:
+    """The inputs of all chunks of this stage by chunk and microbatch, [v M, b, t, D]; weights of its last chunk."""
     program, s, stages = stage.program, stage_index(stage.program), stage.program.layout.pipeline
     nothing = _Pair(before=None, now=None)
 
@@ -211,7 +213,8 @@ def _forward(stage: _Stage) -> Array:
         return inputs.at[row].set(rotate(sent, _AXIS), mode="drop")
 
     inputs = jnp.zeros((stage.num_chunks * program.num_microbatches, *program.stream_shape), program.compute_dtype)
-    return _in_rounds(stage, _Pass(behind=s, drain=stages - 2, chunk=lambda number: number, tick=tick), inputs)
+    forward = _Pass(behind=s, drain=stages - 2, chunk=lambda number: number, tick=tick)
+    return _in_rounds(stage, forward, inputs, stage.gather(0))
 
 
 @jax.tree_util.register_dataclass
@@ -227,8 +230,11 @@ class _Carry:
     aux: Array
 
 
-def _backward(stage: _Stage, inputs: Array) -> _Carry:
-    """Gradients and losses of this stage; those of embedding and head are not reduced yet."""
+def _backward(stage: _Stage, inputs: Array, last_weights: Params) -> _Carry:
+    """Gradients and losses of this stage; those of embedding and head are not reduced yet.
+
+    It starts with the chunk that the forward pass ended with, whose weights are there.
+    """
     # Without a barrier XLA would merge the gathers of both passes and hold whole weights from one to the other.
     stored, inputs = lax.optimization_barrier((stage.stored, inputs))
     stage = dataclasses.replace(stage, stored=stored)
@@ -261,7 +267,7 @@ def _backward(stage: _Stage, inputs: Array) -> _Carry:
         return stage.num_chunks - 1 - number
 
     whole = _Pass(behind=behind, drain=stages - 1, chunk=chunk, tick=tick, begin=begin, close=close)
-    return _in_rounds(stage, whole, _nothing_yet(stage))
+    return _in_rounds(stage, whole, _nothing_yet(stage), last_weights)[0]
 
 
 def _nothing_yet(stage: _Stage) -> _Carry:
