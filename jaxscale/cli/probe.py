@@ -17,6 +17,8 @@ from jaxscale.units import format_bytes, format_seconds, format_si
 if TYPE_CHECKING:
     from rich.table import Table
 
+QUIET_SIGMA = 0.2  # of log step time: what the formulas leave unexplained on a machine that does nothing else
+
 
 @click.command()
 @click.option("--cluster", "name", default="cpu:8", show_default=True, metavar="C", help="What is here, as catalogued.")
@@ -65,7 +67,13 @@ def with_own_stack(cluster: Cluster, probe: ProbeResult, stack: Stack) -> Cluste
         return cluster
     from jaxscale.calibrate.own_steps import fit_own_steps
 
-    return fit_own_steps(stack, cluster, probe.steps)
+    fitted = fit_own_steps(stack, cluster, probe.steps)
+    sigma = fitted.stack.sigma_log if fitted.stack is not None else 0.0
+    if sigma <= QUIET_SIGMA:
+        return fitted
+    return dataclasses.replace(
+        fitted, note=f"{cluster.note}; steps scatter by {sigma:.0%} around the fit: probe again on a quiet machine"
+    )
 
 
 def to_yaml(cluster: Cluster) -> str:
