@@ -37,10 +37,10 @@ def padding_flops(
             continue
         cost = costs[op.name]
         passes = FORWARD_AND_BACKWARD + recompute_table(ops, op.name, remats)[:, None]
-        padding = passes * np.atleast_1d(_forward_flops(p, cost, layouts) - cost.model_flops)[None, :]
+        padding = passes * p.xp.atleast_1d(_forward_flops(p, cost, layouts) - cost.model_flops)[None, :]
         total = total + padding
         if op.kind == "attention":
-            total = total + np.atleast_1d(_repeated_flops(p, cost, layouts))[None, :]
+            total = total + p.xp.atleast_1d(_repeated_flops(p, cost, layouts))[None, :]
     return total
 
 
