@@ -114,8 +114,36 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "greedy_deepseek": ("deepseek_v2", "", {"topk_method": "greedy", "q_lora_rank": 16}),
     "qwen2_window": ("qwen2", "", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}),
     "mpt_six_heads": ("mpt", "", {"d_model": 48, "n_heads": 6}),
+    "odd_llama": (
+        "llama3", "",
+        {"hidden_size": 48, "head_dim": 12, "num_attention_heads": 6, "num_key_value_heads": 3, "attention_bias": True},
+    ),
+    "odd_qwen3_moe": (
+        "qwen3_moe", "",
+        {
+            "head_dim": 20, "num_attention_heads": 6, "num_experts": 6, "num_experts_per_tok": 3,
+            "norm_topk_prob": False, "decoder_sparse_step": 2, "num_hidden_layers": 5,
+        },
+    ),
+    "odd_gemma3": (
+        "gemma3", "",
+        {"hidden_size": 48, "head_dim": 12, "num_attention_heads": 6, "num_key_value_heads": 2, "sliding_window": 5},
+    ),
+    "odd_deepseek": (
+        "deepseek_v3", "",
+        {
+            "n_routed_experts": 12, "n_group": 3, "topk_group": 2, "num_experts_per_tok": 4, "qk_nope_head_dim": 12,
+            "qk_rope_head_dim": 8, "v_head_dim": 6, "first_k_dense_replace": 2, "num_hidden_layers": 4,
+            "n_shared_experts": 1, "norm_topk_prob": False,
+        },
+    ),
+    "odd_gpt_oss": (
+        "gpt_oss", "",
+        {"head_dim": 12, "num_attention_heads": 6, "num_key_value_heads": 3, "num_local_experts": 5,
+         "num_experts_per_tok": 3, "sliding_window": 5},
+    ),
     "qwen3_moe_dense_first": ("qwen3_moe", "", {"mlp_only_layers": [0]}),
-}
+}  # fmt: skip
 
 
 @pytest.mark.slow
