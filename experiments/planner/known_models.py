@@ -11,8 +11,8 @@ A utilisation reported with recompute counted (hardware FLOPs, full recompute) i
 
 from dataclasses import dataclass
 
-from jaxscale.catalog import load_cluster, load_model, model_names
 from jaxscale.api.plans import best_estimate
+from jaxscale.catalog import load_cluster, load_model, model_names
 from jaxscale.plan.economics.goodput import goodput
 from jaxscale.types import Workload
 
