@@ -63,7 +63,10 @@ class TrainStep:
         if params is not None:
             made = functools.partial(given_params, self.program, params)
         on_mesh = jax.jit(made, out_shardings=self._param_shardings())()
-        return jax.jit(self._init_mapped(), out_shardings=self.shardings, donate_argnums=0)(on_mesh)
+        # A master copy that waits in host memory cannot take over the place of the parameters on the device.
+        leaves = self.program.layout.offload_optimizer and self.program.keeps_working_copy
+        make = jax.jit(self._init_mapped(), out_shardings=self.shardings, donate_argnums=() if leaves else 0)
+        return make(on_mesh)
 
     def _init_mapped(self) -> Any:
         local = functools.partial(init_state, self.program, self.optimizer)

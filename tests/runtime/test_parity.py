@@ -69,6 +69,7 @@ MATRIX = [
     Case(shape="shared", layout="pipeline=3,schedule=1f1b,tensor=2"),
     Case(shape="shared", layout="expert=4,tensor=2,sp=true"),
     Case(shape="shared", layout="fsdp=2,context=2,offload_optimizer=true"),
+    Case(shape="gqa", layout="fsdp=2,zero=2,offload_optimizer=true,microbatch=2"),
     Case(shape="learned", layout="tensor=2,sp=true,context=2"),
     Case(shape="learned", layout="context=4,context_method=all_gather,pipeline=2"),
     Case(shape="alibi", layout="tensor=2,context=2,fsdp=2"),
