@@ -175,6 +175,8 @@ def _print_cluster(cluster: Cluster) -> None:
 
 def _tier_text(tier: Tier) -> str:
     rate, hop = format_si(tier.bytes_per_s, "B/s"), format_seconds(tier.latency_s)
+    if tier.kind == "memory":
+        return f"one memory for {tier.size}: {rate} between two of them, {hop} a hop"
     if tier.kind == "switch":
         return f"switch of {tier.size}: {rate} a member one way, {hop} a hop"
     dims = " x ".join(f"{dim}{' (ring)' if ring else ''}" for dim, ring in zip(tier.shape, tier.wrap, strict=True))

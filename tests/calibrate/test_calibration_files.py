@@ -80,5 +80,7 @@ def test_habits_are_fields_of_a_stack_and_reach_it() -> None:
     fields = {field.name for field in dataclasses.fields(Stack)}
     assert all(set(habits) <= fields for habits in HABITS.values())
     stack = calibration_for("megatron_aa", "a100").stack_for(Software(stack="megatron_aa", score_recompute=True))
-    assert (stack.modules_before, stack.modules_after, stack.whole_reduction, stack.score_recompute) == (1, 2, 1, 1)
+    assert (stack.modules_before, stack.whole_recompute, stack.whole_reduction, stack.score_recompute) == (0, 1, 1, 1)
+    titan = calibration_for("torch_titan", "h100").stack_for(Software(stack="torch_titan"))
+    assert (titan.modules_before, titan.modules_after) == (1, 1)
     assert calibration_for("torch_fsdp", "a100").stack_for(Software(stack="torch_fsdp")).whole_recompute == 0
