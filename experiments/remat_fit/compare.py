@@ -17,6 +17,7 @@ from jaxscale.cli.common import Request, resolve
 from jaxscale.cli.fit import MOST_COMPILES, confirm
 from jaxscale.cost import estimate
 from jaxscale.search.remat_fit import fit_remat
+from jaxscale.search.search import DEFAULT_HEADROOM
 from jaxscale.types import Cluster, Estimate, Layout, ModelShape, Workload, own_remat
 
 CASES = (
@@ -78,7 +79,8 @@ class Ladder:
 
     def _fits(self, remat: str, size: int) -> bool:
         self.compiles += 1
-        return self._priced(remat, size).fits
+        e = self._priced(remat, size)
+        return e.memory_bytes <= (1.0 - DEFAULT_HEADROOM) * e.memory_limit_bytes
 
     def _priced(self, remat: str, size: int) -> Estimate:
         shape, workload, cluster, layout = self._asked

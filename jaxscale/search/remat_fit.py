@@ -3,7 +3,7 @@
 For every op of a layer the program decides between keeping its output on the device, sending it to host memory, and
 computing it again in the backward pass:
 
-    minimise    sum_i again_i * seconds_i + 2 * exposed
+    minimise    sum_i (again_i * seconds_i + 2 * visible * host_i * bytes_i / host bandwidth) + 2 * exposed
     subject to  keep_i + host_i + again_i >= 1           if some backward pass needs tensor i
                 keep_j + host_j + again_j >= again_i     for every input j of op i
                 sum_i keep_i * bytes_i <= budget
@@ -128,9 +128,11 @@ def _policies(p: Problem, layout: Layout, limit_bytes: float) -> tuple[dict[Layo
     """The named policies and those of the ladder of budgets, and once more between its last that fits and the next."""
     ops = op_prices(p, layout)
     total = sum(op.saved_bytes for op in ops)
+    hidden = float(p.stack.host_overlap)
+    visible = (1.0 - hidden) + hidden * float(p.stack.overlap_slowdown)
 
     def solved(shares: Iterable[float]) -> list[str]:
-        return [own_remat(*solve(ops, share * total, p.device.host_bytes_per_s)) for share in shares]
+        return [own_remat(*solve(ops, share * total, p.device.host_bytes_per_s, visible)) for share in shares]
 
     def price(names: Iterable[str]) -> dict[Layout, Estimate]:
         layouts = list(dict.fromkeys(dataclasses.replace(layout, remat=name) for name in names))
@@ -176,18 +178,21 @@ def _union(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
 
 
 def solve(
-    ops: Sequence[OpPrice], budget_bytes: float, host_bytes_per_s: float
+    ops: Sequence[OpPrice], budget_bytes: float, host_bytes_per_s: float, visible: float = 0.0
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Ops to keep on the device and ops to send to the host: the optimum within `budget_bytes` of saved tensors."""
+    """Ops to keep on the device and ops to send to the host: the optimum within `budget_bytes` of saved tensors.
+
+    `visible` is the share of a host copy's seconds that shows in the step though compute could hide all of it.
+    """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     n = len(ops)
     index = {op.name: i for i, op in enumerate(ops)}
     bytes_each = np.array([op.saved_bytes for op in ops])
     forward_s = np.array([op.forward_s for op in ops])
-    cost = np.concatenate([np.zeros(n), np.full(n, _PREFER_DEVICE), forward_s, [2.0]])
-    rows, lowest = _graph_rows(ops, index)
     copies_s = bytes_each / host_bytes_per_s
+    cost = np.concatenate([np.zeros(n), 2.0 * visible * copies_s + _PREFER_DEVICE, forward_s, [2.0]])
+    rows, lowest = _graph_rows(ops, index)
     rows.append(np.concatenate([np.zeros(n), -copies_s, np.zeros(n), [1.0]]))
     lowest.append(-float(forward_s.sum()))
     memory = np.concatenate([bytes_each, np.zeros(2 * n), [0.0]]) / max(float(bytes_each.sum()), 1.0)
