@@ -80,13 +80,14 @@ def network_s(shape: ModelShape, fabric: Fabric, partition: Partition, tokens: f
         return 0.0
     if partition == "weight_gathered":
         return _gathered_s(shape, fabric, tokens, weight_bytes)
-    time_of = {"1d": _one_dim_s, "2d": _two_dims_s}[partition]
-    return sum(block.count * time_of(block, shape.d_model, fabric, tokens) for block in blocks_of(shape))
+    blocks = blocks_of(shape)
+    if partition == "1d":
+        return sum(block.count for block in blocks) * _one_dim_s(shape.d_model, fabric, tokens)
+    return sum(block.count * _two_dims_s(block, shape.d_model, fabric, tokens) for block in blocks)
 
 
-def _one_dim_s(block: Block, d_model: int, fabric: Fabric, tokens: float) -> float:
-    """One all-gather and one reduce-scatter of the residual stream over all chips."""
-    del block
+def _one_dim_s(d_model: int, fabric: Fabric, tokens: float) -> float:
+    """One all-gather and one reduce-scatter of the residual stream over all chips, the same for every block."""
     moved_bytes = 2.0 * tokens * d_model * ACTIVATION_BYTES
     return moved_bytes / fabric.bytes_per_s + 2.0 * (fabric.num_chips - 1) * fabric.hop_s
 

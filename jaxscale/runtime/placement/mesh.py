@@ -38,7 +38,7 @@ def _on_torus(sizes: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarr
             across, inside = split_over_slices(sizes, num_slices)
             return mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)
         return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-    except (ValueError, NotImplementedError, AssertionError) as error:
+    except (ValueError, NotImplementedError, AssertionError) as error:  # how JAX says that no cut of the torus fits
         _LOG.info("mesh %s placed in device order, not along the torus: %s", sizes, error)
         return np.asarray(devices).reshape(sizes)
 
