@@ -167,9 +167,13 @@ def one_device(case: Case) -> Run:
     return run(case, Layout(microbatch_size=case.global_batch))
 
 
-def check_parity(case: Case) -> None:
-    """Losses and every leaf of the gradients equal one device's."""
-    reference = one_device(dataclasses.replace(case, layout=""))
+def check_parity(case: Case, like: str = "") -> None:
+    """Losses and every leaf of the gradients equal one device's, or those of the layout `like`.
+
+    Routers' auxiliary losses are means over a microbatch: with several of them a layout is held against one that splits
+    the batch alike, for one device takes the whole batch at once.
+    """
+    reference = run(case, parse_layout(like)) if like else one_device(dataclasses.replace(case, layout=""))
     found = run(case, case.parsed)
     np.testing.assert_allclose(found.losses, reference.losses, rtol=LOSS_TOLERANCE[case.precision])
     if reference.gradients is None:

@@ -53,7 +53,7 @@ LAYERED = [
 MATRIX = [
     *(Case(shape="gqa", layout=f"{layout},schedule=layered") for layout in LAYERED),
     *(Case(shape="shared", layout=f"{layout},schedule=layered") for layout in ("expert=2,tensor=2", "pipeline=3")),
-    Case(shape="moe", layout="pipeline=2,expert=2,fsdp=2,schedule=layered", options=TrainOptions(router_aux_loss=0.1)),
+    Case(shape="moe", layout="pipeline=2,expert=2,fsdp=2,schedule=layered"),
     Case(shape="tied", layout="pipeline=2,tensor=2,sp=true,schedule=layered"),
     Case(shape="tied", layout="fsdp=2,tensor=2,schedule=layered", optimizer="muon"),
     *(Case(shape="gqa", layout=f"{a},schedule=layered", packed=True) for a in ("context=2,fsdp=2", "pipeline=2")),
@@ -100,6 +100,14 @@ def test_layout_equals_one_device(case):
 @pytest.mark.parametrize("case", MATRIX, ids=str)
 def test_matrix_equals_one_device(case):
     check_parity(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pipeline", ["pipeline=1", "pipeline=2"])
+def test_auxiliary_losses_of_several_microbatches_are_those_of_the_plain_loop(pipeline):
+    options = TrainOptions(router_aux_loss=0.1)
+    case = Case(shape="moe", layout=f"{pipeline},expert=2,fsdp=2,schedule=layered", options=options)
+    check_parity(case, like="expert=2,fsdp=2")
 
 
 def test_matrix_covers_every_pair_of_axes():
