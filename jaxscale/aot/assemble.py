@@ -5,8 +5,9 @@ compute, on a channel of its own for each group of mesh axes (and one to the hos
 rest. A loop's body counts its trips, nothing carried over from one to the next.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxscale.aot.hlo import CollectiveCall, Program, ScheduledOp
 
@@ -25,22 +26,34 @@ class Prices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssembledTime:
-    """Seconds of a step (or of one computation), and where they go. `compute_s` and `exposed_s` sum to `total_s`."""
+    """Seconds of a step (or of one computation), and where they go: compute, exposed and other sum to `total_s`."""
 
     total_s: float
     compute_s: float
     exposed_s: Mapping[str, float]  # by group of axes, such as "fsdp" or "data+fsdp", and "host"
     communication_s: Mapping[str, float]  # exposed or hidden
+    other_s: Mapping[str, float] = field(default_factory=dict)  # of no op in the schedule, such as stragglers
+
+    @property
+    def hidden_s(self) -> float:
+        """Communication that compute hides."""
+        return sum(self.communication_s.values()) - sum(self.exposed_s.values())
 
     @property
     def lower_s(self) -> float:
         """With all overlapped that could be: the longest of compute and each channel, rounding apart."""
-        return min(self.total_s, max(self.compute_s, *self.communication_s.values(), 0.0))
+        others = sum(self.other_s.values())
+        return min(self.total_s, max(self.compute_s, *self.communication_s.values(), 0.0) + others)
 
     @property
     def upper_s(self) -> float:
         """With nothing overlapped, rounding apart."""
-        return max(self.total_s, self.compute_s + sum(self.communication_s.values()))
+        others = sum(self.other_s.values())
+        return max(self.total_s, self.compute_s + sum(self.communication_s.values()) + others)
+
+    def beside(self, other_s: Mapping[str, float]) -> "AssembledTime":
+        """The same with seconds that no op of the schedule takes."""
+        return dataclasses.replace(self, total_s=self.total_s + sum(other_s.values()), other_s=other_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +82,11 @@ def replay(program: Program, prices: Prices, *, trips: int = 2) -> tuple[Slice, 
 def channel_name(axes: tuple[str, ...]) -> str:
     """The channel of a group of mesh axes."""
     return "+".join(axes) or "self"
+
+
+def _only_waits(op: ScheduledOp) -> bool:
+    """Whether an op is the end of what another started; the bytes that it moves are the collective's own."""
+    return bool(op.waits_for) and not op.flops
 
 
 class _Replay:
@@ -103,7 +121,7 @@ class _Replay:
             return
         if transfers:
             clock.wait(op.name)
-        if not op.collectives:
+        if not (op.collectives or _only_waits(op)):
             self._drawn(op, COMPUTE, *clock.compute(self._prices.op_s(op)))
 
     def _loop(self, op: ScheduledOp, clock: "_Clock") -> None:

@@ -1,5 +1,6 @@
 """A compiled step as an `Estimate`: the schedule is the compiler's, the prices of its ops are the cost model's."""
 
+import math
 from dataclasses import dataclass
 
 from jaxscale.aot.assemble import COMPUTE, AssembledTime, Prices, assemble, replay
@@ -60,10 +61,27 @@ def step_prices(step: CompiledStep, p: Problem) -> Prices:
 
 
 def assembled_time(step: CompiledStep, p: Problem) -> AssembledTime | None:
-    """The time of a compiled step's schedule; None where the step has none."""
+    """The time of a compiled step's schedule; None where the step has none.
+
+    Beside what the schedule runs it has the seconds that the cost model knows of no op: memory traffic of hidden
+    collectives, the start of a step and of its microbatches, and stragglers.
+    """
     if step.program is None or step.status != "compiled":
         return None
-    return assemble(step.program, step_prices(step, p))
+    time = assemble(step.program, step_prices(step, p))
+    return time.beside(_other_s(p, step.layout, time))
+
+
+def _other_s(p: Problem, layout: Layout, time: AssembledTime) -> dict[str, float]:
+    """Seconds of no op, as `cost.timeline` has them."""
+    stack = p.stack
+    num_microbatches = layout.num_microbatches(p.global_batch_size)
+    num_devices = float(p.num_chips * p.devices_per_chip)
+    return {
+        "contention": float(time.hidden_s * stack.overlap_slowdown),
+        "overhead": float(stack.step_overhead_s + num_microbatches * stack.microbatch_overhead_s),
+        "stragglers": float(time.total_s * stack.straggler_frac * math.log2(num_devices)),
+    }
 
 
 def compiled_trace(step: CompiledStep, shape: ModelShape, workload: Workload, cluster: Cluster) -> str:
@@ -93,7 +111,8 @@ def compiled_estimate(
     time = assembled_time(step, p)
     if time is None:
         return step.to_estimate(model_flops=model_flops, peak_flops_per_s=peak)
-    parts = {"compute": time.compute_s} | {axes: seconds for axes, seconds in time.exposed_s.items() if seconds}
+    parts = {"compute": time.compute_s}
+    parts |= {name: seconds for name, seconds in (time.exposed_s | time.other_s).items() if seconds}
     return step.to_estimate(
         model_flops=model_flops,
         peak_flops_per_s=peak,

@@ -45,6 +45,22 @@ def test_what_is_started_hides_behind_compute_until_it_is_waited_for():
     assert (time.lower_s, time.upper_s) == (5.0, 9.0)
 
 
+def test_the_end_of_a_collective_is_no_compute_of_its_own():
+    end = ScheduledOp(name="end", opcode="fusion", source="", waits_for="ag", device_bytes=7.0)
+    priced = Prices(op_s=lambda op: op.flops + op.device_bytes, collective_s=PRICES.collective_s, host_s=PRICES.host_s)
+    program = Program(
+        entry="main", schedules={"main": (gather(2.0, starts=True), compute(3.0), end)}, loops=(), mesh=MESH
+    )
+    assert assemble(program, priced).total_s == 3.0
+
+
+def test_seconds_of_no_op_lie_on_top():
+    time = time_of(gather(5.0, starts=True), compute(3.0), done("ag")).beside({"overhead": 1.0, "stragglers": 0.5})
+    assert (time.lower_s, time.total_s, time.upper_s) == (6.5, 6.5, 9.5)
+    assert time.compute_s + sum(time.exposed_s.values()) + sum(time.other_s.values()) == time.total_s
+    assert time.hidden_s == 3.0
+
+
 def test_one_channel_is_a_queue_and_two_are_not():
     one = time_of(gather(4.0, starts=True), gather(4.0, name="b", starts=True), compute(5.0), done("ag"), done("b"))
     two = time_of(

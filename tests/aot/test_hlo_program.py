@@ -187,7 +187,32 @@ ENTRY %main (a: {a}, b: {b}) -> {out} {{
 )  # fmt: skip
 def test_convolutions_count_only_positions_that_meet_data(a, b, out, window, labels, flops):
     text = CONVOLUTION.format(a=a, b=b, out=out, window=window, labels=labels)
-    assert read_program(text, ONE_DEVICE).flops == flops
+    assert read_program(text, ONE_DEVICE).flops == pytest.approx(flops)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "out", "window", "labels", "matmul"),
+    [
+        # a projection to 28 heads of 128: the heads are the weight's, [4096, 3584] x [3584, 28 128]
+        (
+            "bf16[4096,3584,1]", "bf16[3584,28,128]", "bf16[4096,28,128]", "size=28 pad=27_27 rhs_reversal=1",
+            "bf0_i0o->b0f", (4096, 3584, 28 * 128, 1),
+        ),
+        # and back: the heads are contracted
+        ("bf16[4096,28,128]", "bf16[28,128,3584]", "bf16[4096,3584,1]", "size=28", "b0f_0io->bf0",
+         (4096, 28 * 128, 3584, 1)),
+        # scores of 4 key heads and a block of 512 queries of 7 heads each: a batch of 4
+        (
+            "bf16[8192,4,1,128]", "bf16[4,512,128,7]", "f32[4,8192,512,7]",
+            "size=4x7 stride=3x1 pad=0_0x6_6 lhs_dilate=4x1 rhs_reversal=0x1", "b01f_0oi1->0bf1",
+            (8192, 128, 7 * 512, 4),
+        ),
+    ],
+)  # fmt: skip
+def test_convolutions_are_matmuls_of_the_shape_that_their_operands_have(a, b, out, window, labels, matmul):
+    text = CONVOLUTION.format(a=a, b=b, out=out, window=window, labels=labels)
+    ((op, _, _),) = read_program(text, ONE_DEVICE).runs()
+    assert [(m.m, m.k, m.n, m.groups) for m in op.matmuls] == [pytest.approx(matmul)]
 
 
 def test_library_matmuls_are_counted_from_their_configuration():

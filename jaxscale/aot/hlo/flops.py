@@ -28,7 +28,7 @@ def is_kernel(instruction: Instruction) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matmul:
-    """`groups` matrix products [m, k] x [k, n]; m and k are means where a convolution's edges meet padding."""
+    """`groups` matrix products [m, k] x [k, n]; means where a convolution's edges meet padding."""
 
     m: float
     k: float
@@ -103,21 +103,32 @@ def _convolution(instruction: Instruction, computation: Computation) -> Matmul |
     if kernel is None or source is None or labels is None:
         return None
     source_labels, kernel_labels, out_labels = labels.groups()
-    out, kernel_dims, source_dims = instruction.outputs[0].dims, kernel.outputs[0].dims, source.outputs[0].dims
+    lhs, rhs, made = source.outputs[0], kernel.outputs[0], instruction.outputs[0]
+    out, kernel_dims, source_dims = made.dims, rhs.dims, lhs.dims
     window = dict(_WINDOW.findall((re.search(r"window=\{([^}]*)\}", instruction.attributes) or [""])[0]))
     spatial = sorted(label for label in kernel_labels if label.isdigit())
-    rows, depth = float(out[out_labels.index("b")]), float(kernel_dims[kernel_labels.index("i")])
+    # out's batch and the kernel's `i` are already divided by batch_group_count and feature_group_count
+    products = float(out[out_labels.index("b")] * out[out_labels.index("f")] * kernel_dims[kernel_labels.index("i")])
     for position, label in enumerate(spatial):
-        positions = out[out_labels.index(label)]
-        met = _positions_met(
+        products *= _positions_met(
             source_dims[source_labels.index(label)],
             kernel_dims[kernel_labels.index(label)],
-            positions,
+            out[out_labels.index(label)],
             *_window_values(window, position, len(spatial)),
         )
-        rows, depth = rows * positions, depth * met / positions
-    # out's batch and the kernel's `i` are already divided by batch_group_count and feature_group_count
-    return Matmul(m=rows, k=depth, n=float(out[out_labels.index("f")]))
+    return _matmul_of_sizes(products, lhs.size, rhs.size, made.size)
+
+
+def _matmul_of_sizes(products: float, lhs: int, rhs: int, out: int) -> Matmul | None:
+    """The matmul of so many multiply-adds whose operands and output have these elements.
+
+    A spatial dim may be heads of the weight, rows of the stream or a batch: which of m, k, n and groups it belongs to
+    follows from the sizes of what it multiplies, `groups m k`, `groups k n` and `groups m n`.
+    """
+    if not products:
+        return None
+    m, k, n = products / rhs, products / out, products / lhs
+    return Matmul(m=m, k=k, n=n, groups=products / (m * k * n))
 
 
 def _window_values(window: dict[str, str], position: int, rank: int) -> tuple[int, int, int, int]:
