@@ -21,8 +21,8 @@ from jaxscale.errors import JaxscaleError
 from jaxscale.runtime.canonical import checksums, convert_state, fit_sharding
 from jaxscale.runtime.optimizer import make_optimizer
 from jaxscale.runtime.program.program import make_program
-from jaxscale.runtime.state import TrainState, state_specs, working_copy
-from jaxscale.runtime.step import TrainStep, map_shards
+from jaxscale.runtime.state import TrainState, state_specs
+from jaxscale.runtime.step import TrainStep
 from jaxscale.types._check import as_dict
 
 _FORMAT = 2
@@ -158,7 +158,7 @@ def _difference(field: str, held: dict[str, Any], wanted: dict[str, Any]) -> str
 
 
 def _saved(state: TrainState) -> dict[str, Any]:
-    """The part of the state from which all of it follows."""
+    """The state, by the names under which a checkpoint holds it."""
     return {"step": state.step, "params": state.master, "optimizer": state.optimizer}
 
 
@@ -201,12 +201,10 @@ class _Converter:
         return {jax.tree_util.keystr(path, simple=True, separator="/"): int(sum_) for path, sum_ in leaves}
 
     def from_canonical(self, saved: dict[str, Any]) -> TrainState:
-        """The state of the layout; its working copy of the weights follows from the master copy."""
-        held, train = self.unpack(saved), self.train
-        gather = functools.partial(working_copy, train.program)
-        working = jax.jit(map_shards(gather, train.mesh, (train.specs.master,), train.specs.working))(held["params"])
-        state = TrainState(step=held["step"], master=held["params"], working=working, optimizer=held["optimizer"])
-        return jax.tree.map(jax.device_put, state, train.shardings)
+        """The state of the layout."""
+        held = self.unpack(saved)
+        state = TrainState(step=held["step"], master=held["params"], optimizer=held["optimizer"])
+        return jax.tree.map(jax.device_put, state, self.train.shardings)
 
 
 def _canonical_structs(train: TrainStep) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The training state: what it holds, how it is sharded, and its form that no layout changes."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,31 +24,27 @@ Params = Any
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainState:
-    """Donated to every step and returned by it.
-
-    `master` is at level `optimizer_shard`. Where that is wider than `params_shard` the step computes with `working`,
-    a copy in the compute dtype at level `params_shard`; else with `master`, and `working` is None.
-    """
+    """Donated to every step and returned by it. Parameters and optimizer are split at level `optimizer_shard`."""
 
     step: Array  # int32, optimizer steps taken
-    master: Params
-    working: Params | None
+    master: Params  # the weights that the optimizer updates, in the master dtype
     optimizer: Any
 
-    @property
-    def stored(self) -> Params:
-        """The shards that the step fetches its weights from."""
-        return self.master if self.working is None else self.working
 
+def stored_weights(program: Program, master: Params) -> Params:
+    """The shards at level `params_shard` that a step fetches its weights from; inside the shard_map.
 
-def working_copy(program: Program, master: Params) -> Params | None:
-    """The weights to compute with, all-gathered from the optimizer's shards; inside the shard_map."""
-    if not program.keeps_working_copy:
-        return None
+    Where the optimizer is split wider (ZeRO-1, ZeRO-2) they are gathered once a step, in the compute dtype. That is at
+    the start of it: a copy kept in the state from the end of the step before would be there twice, as XLA copies an
+    argument that the loops read and the step replaces.
+    """
+    source, target = program.layout.optimizer_shard, program.layout.params_shard
+    if source == target:
+        return master
 
     def one(plan: ParamPlan, shard: Array) -> Array:
         cast = shard.astype(program.compute_dtype) if plan.trained else shard
-        return gather(cast, plan, program.layout.optimizer_shard, program.layout.params_shard)
+        return gather(cast, plan, source, target)
 
     return jax.tree.map(one, program.plans, master, is_leaf=is_plan)
 
@@ -57,7 +54,6 @@ def init_state(program: Program, optimizer: optax.GradientTransformation, master
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         master=master,
-        working=working_copy(program, master),
         optimizer=optimizer.init(master),
     )
 
@@ -80,7 +76,6 @@ def state_specs(program: Program, optimizer: optax.GradientTransformation) -> Tr
     return TrainState(
         step=PartitionSpec(),
         master=param_specs(program, program.layout.optimizer_shard),
-        working=param_specs(program, program.layout.params_shard) if program.keeps_working_copy else None,
         optimizer=optimizer_specs(program, local),
     )
 
@@ -100,8 +95,7 @@ def state_shardings(program: Program, mesh: Mesh, specs: TrainState) -> TrainSta
         return device
     return TrainState(
         step=device.step,
-        master=device.master if specs.working is None else jax.tree.map(host_arrays, specs.master, is_leaf=is_spec),
-        working=device.working,
+        master=device.master,
         optimizer=jax.tree.map(host_arrays, specs.optimizer, is_leaf=is_spec),
     )
 
@@ -119,12 +113,7 @@ def move_offloaded(program: Program, state: TrainState, space: jax.memory.Space)
     def move(x: Array) -> Array:
         return jax.device_put(x, space) if x.ndim else x
 
-    return TrainState(
-        step=state.step,
-        master=state.master if state.working is None else jax.tree.map(move, state.master),
-        working=state.working,
-        optimizer=jax.tree.map(move, state.optimizer),
-    )
+    return dataclasses.replace(state, optimizer=jax.tree.map(move, state.optimizer))
 
 
 def initial_params(program: Program, seed: int) -> Params:

@@ -28,7 +28,7 @@ from jaxscale.runtime.state import (
     param_specs,
     state_shardings,
     state_specs,
-    working_copy,
+    stored_weights,
 )
 from jaxscale.types import Layout, ModelShape, Workload
 from jaxscale.types.legality import check_layout
@@ -63,9 +63,7 @@ class TrainStep:
         if params is not None:
             made = functools.partial(given_params, self.program, params)
         on_mesh = jax.jit(made, out_shardings=self._param_shardings())()
-        # A master copy that waits in host memory cannot take over the place of the parameters on the device.
-        leaves = self.program.layout.offload_optimizer and self.program.keeps_working_copy
-        make = jax.jit(self._init_mapped(), out_shardings=self.shardings, donate_argnums=() if leaves else 0)
+        make = jax.jit(self._init_mapped(), out_shardings=self.shardings, donate_argnums=0)
         return make(on_mesh)
 
     def _init_mapped(self) -> Any:
@@ -113,7 +111,7 @@ class TrainStep:
         """Gradients of the mean loss before clipping, in the zoo's order and without padding; and the metrics."""
 
         def local(state: TrainState, batch: Batch) -> tuple[Any, Metrics]:
-            grads, losses, _ = accumulate(self.program, state.stored, batch)
+            grads, losses, _ = accumulate(self.program, stored_weights(self.program, state.master), batch)
             return reduce_gradients(self.program, grads), _loss_metrics(reduce_losses(self.program, losses))
 
         specs = param_specs(self.program, self.program.layout.optimizer_shard)
@@ -189,7 +187,7 @@ def _local_step(
     program: Program, optimizer: optax.GradientTransformation, state: TrainState, batch: Batch
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step on one device's shards."""
-    grads, losses, squares = accumulate(program, state.stored, batch)
+    grads, losses, squares = accumulate(program, stored_weights(program, state.master), batch)
     grads = reduce_gradients(program, grads)
     norm = global_norm(program, grads)
     state = move_offloaded(program, state, jax.memory.Space.Device)
@@ -199,7 +197,7 @@ def _local_step(
         "learning_rate": jnp.asarray(learning_rate(program.options)(state.step), jnp.float32),
     }
     metrics |= noise_metrics(program, squares, grads)
-    after = TrainState(step=state.step + 1, master=master, working=working_copy(program, master), optimizer=moments)
+    after = TrainState(step=state.step + 1, master=master, optimizer=moments)
     return move_offloaded(program, after, jax.memory.Space.Host), metrics
 
 

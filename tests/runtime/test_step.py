@@ -10,7 +10,9 @@ import pytest
 from jaxscale.errors import SpecError
 from jaxscale.runtime import Batch, TrainOptions, build_step
 from jaxscale.runtime.optimizer import learning_rate, round_stochastically
+from jaxscale.runtime.placement.params import is_plan
 from jaxscale.types import Workload, parse_layout, precision_named
+from jaxscale.zoo import LAYERS_DIM
 from tests.runtime.parity import SHAPES, Case, make_batch
 
 
@@ -25,18 +27,16 @@ def _batch(train):
     return jax.device_put(make_batch(train.program.workload, 61, packed=False), train.batch_sharding)
 
 
-@pytest.mark.parametrize(
-    ("precision", "layout", "master", "working"),
-    [
-        ("bf16", "fsdp=2", jnp.float32, None),
-        ("bf16", "fsdp=2,zero=1", jnp.float32, jnp.bfloat16),
-        ("bf16_pure", "fsdp=2", jnp.bfloat16, None),
-    ],
-)
-def test_dtypes_of_the_state(precision, layout, master, working):
-    state = _build(layout, precision=precision).abstract_state()
+@pytest.mark.parametrize(("precision", "master"), [("bf16", jnp.float32), ("bf16_pure", jnp.bfloat16)])
+@pytest.mark.parametrize("zero", [1, 3])
+def test_dtypes_of_the_state(precision, zero, master):
+    state = _build(f"fsdp=2,zero={zero}", precision=precision).abstract_state()
     assert {x.dtype for x in jax.tree.leaves(state.master)} == {jnp.dtype(master)}
-    assert {x.dtype for x in jax.tree.leaves(state.working)} == ({jnp.dtype(working)} if working else set())
+
+
+def test_zero_1_and_zero_3_hold_the_same_state():
+    one, three = (_build(f"fsdp=2,zero={zero}").abstract_state() for zero in (1, 3))
+    assert one == three
 
 
 def test_bf16_learns_one_batch():
@@ -74,8 +74,9 @@ def test_the_state_is_donated():
     assert all(x.is_deleted() for x in jax.tree.leaves(state.master))
 
 
-def test_offloaded_optimizer_state_waits_on_the_host():
-    train = _build("fsdp=2,offload_optimizer=true")
+@pytest.mark.parametrize("zero", [1, 3])
+def test_offloaded_optimizer_state_waits_on_the_host(zero):
+    train = _build(f"fsdp=2,zero={zero},offload_optimizer=true")
     kinds = {x.sharding.memory_kind for x in jax.tree.leaves(train.abstract_state().optimizer) if x.ndim}
     assert kinds == {"pinned_host"}
     assert {x.sharding.memory_kind for x in jax.tree.leaves(train.abstract_state().master)} == {"device"}
@@ -108,6 +109,35 @@ def test_learning_rate_warms_up_and_decays():
     assert [float(constant(step)) for step in (0, 1, 2, 9)] == [0.0, 0.25, 0.5, 0.5]
     with pytest.raises(SpecError, match="decay_steps=5 must be more than warmup_steps=10"):
         TrainOptions(warmup_steps=10, decay_steps=5)
+
+
+def _scans(jaxpr):
+    """Every scan of a program, however deep."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            yield equation
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from _scans(inner)
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("schedule", ["gpipe", "interleaved,virtual_stages=2"])
+def test_pipelines_keep_no_weights_for_every_tick(schedule, remat):
+    # 16 tokens, so that no activation has the shape of a weight.
+    workload = Workload(seq_len=16, global_batch_size=6, precision=precision_named("fp32"))
+    layout = parse_layout(f"pipeline=2,schedule={schedule},remat={remat}")
+    train = build_step(SHAPES["gqa"], workload, layout, jax.devices()[:2])
+    program = train.program
+    plans = jax.tree.leaves(program.plans, is_leaf=is_plan)
+    whole = [tuple(n for n, dim in zip(plan.shape, plan.dims, strict=True) if dim != LAYERS_DIM) for plan in plans]
+    matrices = {shape for shape in whole if len(shape) > 1}
+    ticks = program.num_microbatches * layout.virtual_stages + 1
+    traced = jax.make_jaxpr(train.step)(train.abstract_state(), train.abstract_batch())
+    scans = [scan for scan in _scans(traced.jaxpr) if scan.params["length"] == ticks]
+    assert len(scans) == 2  # forward and backward
+    kept = [x.aval.shape for x in scans[0].outvars[scans[0].params["num_carry"] :]]
+    assert (ticks, *program.stream_shape) in kept
+    assert not [shape for shape in kept if any(shape[-len(matrix) :] == matrix for matrix in matrices)]
 
 
 def test_lowering_needs_no_memory():

@@ -11,6 +11,7 @@ The dim is the first one after the stacked layers' whose local size the group di
 parameters without such a dim stay whole.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,7 @@ def plan_param(info: ParamInfo, kind: ParamClass, rules: AxisRules) -> ParamPlan
         local[zero[0]] //= rules.size(zero[1])
     preferred = zero[0] if zero else -1
     data = _first_split(info.dims, local, rules.live(ZERO_DATA_AXES), rules, preferred=preferred)
-    return ParamPlan(**{name: getattr(plan, name) for name in plan.__slots__} | {"zero": zero, "data": data})
+    return dataclasses.replace(plan, zero=zero, data=data)
 
 
 def _partial_axes(info: ParamInfo, kind: ParamClass, rules: AxisRules) -> Axes:

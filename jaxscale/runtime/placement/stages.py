@@ -24,6 +24,7 @@ from jaxscale.types import Layout, ModelShape
 from jaxscale.zoo import LayerKind, Segment, layer_kinds, segments
 
 Params = Any  # a tree of arrays, or of ParamInfos
+Rows = list[list[int]]  # of one stack: [chunk][row] -> layer, -1 = padding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,8 @@ class StagePlan:
     num_chunks: int  # of all stages
     kinds: tuple[LayerKind, ...]  # distinct kinds in order of first use
     chunk_segments: tuple[Segment, ...]  # uniform: the scans of one chunk; empty where tabled
-    slots: tuple[tuple[tuple[int, int, int], ...], ...]  # tabled: [chunk][slot] -> (kind, stack, row); kind -1 = none
+    kind_stacks: tuple[int, ...]  # tabled: the stack of each kind
+    slots: tuple[tuple[tuple[int, int], ...], ...]  # tabled: [chunk][slot] -> (kind, row); kind -1 = none
     stacks: tuple[tuple[tuple[int, ...], ...], ...]  # [segment][stack] -> layer of each row of all stages, -1 = padding
 
     @property
@@ -61,15 +63,15 @@ def plan_stages(shape: ModelShape, layout: Layout) -> StagePlan:
     chunks = split_layers(shape.num_layers, num_chunks)
     distinct = tuple(dict.fromkeys(kinds))
     uniform = len({tuple(kinds[layer] for layer in chunk) for chunk in chunks}) == 1
-    build = _uniform if uniform else _tabled
-    chunk_segments, slots, stacks = build(kinds, chunks, distinct)
+    chunk_segments, segment_stacks = _uniform(kinds, chunks) if uniform else ((), [_stacks(kinds, chunks)])
     return StagePlan(
         num_stages=layout.pipeline,
         num_chunks=num_chunks,
         kinds=distinct,
         chunk_segments=chunk_segments,
-        slots=slots,
-        stacks=tuple(tuple(_by_stage(rows, layout.pipeline) for rows in stack) for stack in stacks),
+        kind_stacks=() if uniform else tuple(_structures_of(kinds).index(kind.moe) for kind in distinct),
+        slots=() if uniform else _slots(kinds, chunks, distinct),
+        stacks=tuple(tuple(_by_stage(rows, layout.pipeline) for rows in stacks) for stacks in segment_stacks),
     )
 
 
@@ -79,7 +81,8 @@ def _by_stage(rows_by_chunk: Sequence[Sequence[int]], num_stages: int) -> tuple[
     return tuple(layer for chunk in order for layer in rows_by_chunk[chunk])
 
 
-def _uniform(kinds: tuple[LayerKind, ...], chunks: tuple[range, ...], _: tuple[LayerKind, ...]) -> tuple[Any, Any, Any]:
+def _uniform(kinds: tuple[LayerKind, ...], chunks: tuple[range, ...]) -> tuple[tuple[Segment, ...], list[list[Rows]]]:
+    """The segments of every chunk, and the stacks of each."""
     found = segments(tuple(kinds[layer] for layer in chunks[0]))
     stacks, first = [], 0
     for segment in found:
@@ -87,28 +90,35 @@ def _uniform(kinds: tuple[LayerKind, ...], chunks: tuple[range, ...], _: tuple[L
         offsets = [[first + repeat * period + j for repeat in range(segment.repeats)] for j in range(period)]
         stacks.append([[[chunk[o] for o in offset] for chunk in chunks] for offset in offsets])
         first += segment.num_layers
-    return found, (), stacks
+    return found, stacks
 
 
-def _tabled(
+def _structures_of(kinds: tuple[LayerKind, ...]) -> list[bool]:
+    """Whether sparse or not, in order of first use: layers of one structure have the same parameters, and one stack."""
+    return list(dict.fromkeys(kind.moe for kind in kinds))
+
+
+def _stacks(kinds: tuple[LayerKind, ...], chunks: tuple[range, ...]) -> list[Rows]:
+    """Tabled: one stack for each structure, as tall as the chunk that holds most of it."""
+    stacks = []
+    for moe in _structures_of(kinds):
+        held = [[layer for layer in chunk if kinds[layer].moe == moe] for chunk in chunks]
+        height = max(map(len, held))
+        stacks.append([rows + [-1] * (height - len(rows)) for rows in held])
+    return stacks
+
+
+def _slots(
     kinds: tuple[LayerKind, ...], chunks: tuple[range, ...], distinct: tuple[LayerKind, ...]
-) -> tuple[Any, Any, Any]:
-    structures = list(dict.fromkeys(kind.moe for kind in kinds))  # layers of one structure have the same parameters
-    held = [[[layer for layer in chunk if kinds[layer].moe == s] for chunk in chunks] for s in structures]
-    heights = [max(len(rows) for rows in by_chunk) for by_chunk in held]
-    stacks = [
-        [rows + [-1] * (height - len(rows)) for rows in by_chunk]
-        for by_chunk, height in zip(held, heights, strict=True)
-    ]
-    num_slots = max(len(chunk) for chunk in chunks)
+) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Tabled: what each chunk runs, slot by slot, as (kind, row of its stack)."""
+    height = max(map(len, chunks))
     table = []
-    for number, chunk in enumerate(chunks):
-        slots = []
-        for layer in chunk:
-            stack = structures.index(kinds[layer].moe)
-            slots.append((distinct.index(kinds[layer]), stack, held[stack][number].index(layer)))
-        table.append(tuple(slots + [(-1, 0, 0)] * (num_slots - len(slots))))
-    return (), tuple(table), [stacks]
+    for chunk in chunks:
+        sparse = [kinds[layer].moe for layer in chunk]
+        slots = [(distinct.index(kinds[layer]), sparse[:i].count(sparse[i])) for i, layer in enumerate(chunk)]
+        table.append(tuple(slots + [(-1, 0)] * (height - len(slots))))
+    return tuple(table)
 
 
 @functools.lru_cache(maxsize=64)

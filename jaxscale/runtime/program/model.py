@@ -145,14 +145,14 @@ def _run_tabled(
     program: Program, stored: Params, slots: Params, flow: Flow, context: Context, number: Array | int, read: Read
 ) -> Flow:
     """Slot by slot, each running the kind of layer that the table names; chunks may have different numbers of them."""
-    plans = program.plans["segments"][0]
-    order = list(dict.fromkeys(kind.moe for kind in program.stages.kinds))  # of the stacks
+    plans, stages = program.plans["segments"][0], program.stages
     layers = [
-        make_layer(program, kind, plans[order.index(kind.moe)], read, in_loop=True) for kind in program.stages.kinds
+        make_layer(program, kind, plans[stack], read, in_loop=True)
+        for kind, stack in zip(stages.kinds, stages.kind_stacks, strict=True)
     ]
 
     def run(kind: int, row: Array, flow: Flow) -> Flow:
-        stack = order.index(program.stages.kinds[kind].moe)
+        stack = stages.kind_stacks[kind]
         stored_row, slot_row = (
             jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, row, axis=0, keepdims=False), tree[0][stack])
             for tree in (stored, slots)
@@ -163,6 +163,6 @@ def _run_tabled(
         kinds = [functools.partial(run, kind, slot[1], flow) for kind in range(len(layers))]
         return switch_where(program, slot[0] + 1, [lambda: flow, *kinds]), None
 
-    table = jnp.asarray([[(kind, row) for kind, _, row in chunk] for chunk in program.stages.slots], jnp.int32)
+    table = jnp.asarray(stages.slots, jnp.int32)  # [chunks, slots, 2]
     flow, _ = lax.scan(step, flow, table[number])
     return flow

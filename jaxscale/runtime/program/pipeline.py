@@ -15,6 +15,7 @@ respectively, not both. Devices of one stage skip together; only collectives amo
 Embedding and head may be stored in parts over the stages, so their weights are fetched outside of it, every tick.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,10 @@ from jaxscale.runtime.comms.collectives import rotate, shift
 from jaxscale.runtime.placement.rules import PIPELINE_AXES
 from jaxscale.runtime.program.batch import Batch, take_microbatch
 from jaxscale.runtime.program.branch import run_where
-from jaxscale.runtime.program.model import build_context, embed_tokens, run_chunk, token_loss
+from jaxscale.runtime.program.model import Flow, build_context, embed_tokens, run_chunk, token_loss
 from jaxscale.runtime.program.modular import modular_gradients
 from jaxscale.runtime.program.program import Program
+from jaxscale.runtime.program.remat import remat_branch
 from jaxscale.runtime.program.weights import fetch, make_slots, select_chunk, stage_index
 
 Array = jax.Array
@@ -83,11 +85,6 @@ def _scan_loss(
     stages, chunks = program.layout.pipeline, program.layout.virtual_stages
     stage = stage_index(program)
 
-    # Logits of all microbatches would be kept for the backward pass otherwise.
-    @jax.checkpoint
-    def last(ends: Params, stream: Array, microbatch: Batch) -> Array:
-        return token_loss(program, ends["head"], ends["embedding"], stream, microbatch)
-
     def tick(carry: tuple[Array, Array, Array], number: Array) -> tuple[Any, None]:
         stream, loss, aux = carry
         unit = _unit(program, number)
@@ -96,20 +93,32 @@ def _scan_loss(
         enters = unit.valid & (stage == 0) & (unit.chunk == 0)
         stream = lax.cond(enters, lambda: embed_tokens(program, ends["embedding"], microbatch), lambda: stream)
 
-        def work() -> tuple[Array, Array]:
+        def layers() -> Flow:
             rows = [select_chunk(program, tree["segments"], unit.chunk) for tree in (stored, slots)]
-            flow = run_chunk(program, *rows, stream, build_context(program, microbatch), unit.chunk)
-            return flow.stream, flow.aux
+            return run_chunk(program, *rows, stream, build_context(program, microbatch), unit.chunk)
 
-        stream, own_aux = run_where(program, unit.valid, work, lambda: (stream, jnp.zeros(())))
+        idle = Flow(stream=stream, aux=jnp.zeros(()))
+        flow = remat_branch(lambda: run_where(program, unit.valid, layers, lambda: idle), program.layout.remat)
         leaves = unit.valid & (stage == stages - 1) & (unit.chunk == chunks - 1)
-        loss += lax.cond(leaves, lambda: last(ends, stream, microbatch), lambda: jnp.zeros(()))
-        return (shift(stream, _AXIS), loss, aux + own_aux), None
+        loss += _loss_where(program, leaves, ends, flow.stream, microbatch)
+        return (shift(flow.stream, _AXIS), loss, aux + flow.aux), None
 
     start = (_blank(program), jnp.zeros(()), jnp.zeros(()))
     ticks = jnp.arange(program.num_microbatches * chunks + stages - 1)
     (_, loss, aux), _ = lax.scan(tick, start, ticks)
     return (loss + aux) / weight, (loss / weight, aux / weight)
+
+
+def _loss_where(program: Program, leaves: Array, ends: dict[str, Params], stream: Array, microbatch: Batch) -> Array:
+    """Token loss of a microbatch that leaves the last stage, else 0. Its logits are not kept for the backward pass."""
+
+    # Around the condition, not inside: see `remat_branch`.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def loss(ends: dict[str, Params], stream: Array) -> Array:
+        head = lambda: token_loss(program, ends["head"], ends["embedding"], stream, microbatch)  # noqa: E731
+        return lax.cond(leaves, head, lambda: jnp.zeros(()))
+
+    return loss(ends, stream)
 
 
 def _stage_losses(

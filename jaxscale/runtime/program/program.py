@@ -1,5 +1,6 @@
 """Everything that is fixed when a step is traced."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +9,11 @@ import jax.numpy as jnp
 
 from jaxscale.runtime.comms.mesh_comms import MeshComms, mesh_comms
 from jaxscale.runtime.options import TrainOptions
-from jaxscale.runtime.placement.params import plan_param
+from jaxscale.runtime.placement.params import ParamPlan, plan_param
 from jaxscale.runtime.placement.rules import AxisRules
 from jaxscale.runtime.placement.stages import StagePlan, plan_stages
 from jaxscale.types import Layout, ModelShape, Workload
-from jaxscale.zoo import EXPERT_DIM, Execution, ParamInfo, parameter_info
+from jaxscale.zoo import EXPERT_DIM, Execution, ParamInfo, layer_kinds, parameter_info, segments
 
 _DTYPES = {2: jnp.bfloat16, 4: jnp.float32}  # by bytes of one number
 
@@ -69,11 +70,6 @@ class Program:
         """Parts of the parameters that the head reads: its own, and a tied embedding."""
         return ("head", "embedding") if self.shape.tied_embeddings else ("head",)
 
-    @property
-    def keeps_working_copy(self) -> bool:
-        """Whether weights are held twice: the optimizer's, sharded more widely, and the ones computed with."""
-        return self.layout.optimizer_shard != self.layout.params_shard
-
 
 def make_program(
     shape: ModelShape, workload: Workload, layout: Layout, *, options: TrainOptions, execution: Execution
@@ -95,38 +91,28 @@ def make_program(
 
 
 def _plan_params(shape: ModelShape, stages: StagePlan, rules: AxisRules) -> Any:
+    """The plan of every parameter, layers stacked as the stages need them."""
     infos = parameter_info(shape, vocab_multiple=rules.layout.tensor)
 
-    def ends(info: ParamInfo) -> Any:
+    def ends(info: ParamInfo) -> ParamPlan:
         return plan_param(info, "ends", rules)
 
-    def layers(info: ParamInfo, rows: int) -> Any:
-        stacked = ParamInfo(
-            shape=(rows, *info.shape[1:]),
-            dtype=info.dtype,
-            dims=info.dims,
-            tensor_grad=info.tensor_grad,
-            trained=info.trained,
-        )
+    def layers(info: ParamInfo, num_rows: int) -> ParamPlan:
+        stacked = dataclasses.replace(info, shape=(num_rows, *info.shape[1:]))
         return plan_param(stacked, "expert" if EXPERT_DIM in info.dims else "dense", rules)
 
     by_structure = {
-        kind.moe: infos["segments"][i][j]
-        for i, segment in enumerate(plan_stages(shape, Layout()).chunk_segments)
-        for j, kind in enumerate(segment.kinds)
+        kind.moe: stack
+        for segment, stacks in zip(segments(layer_kinds(shape)), infos["segments"], strict=True)
+        for kind, stack in zip(segment.kinds, stacks, strict=True)
     }
-    segments = tuple(
-        tuple(
-            jax.tree.map(
-                lambda info, rows=rows: layers(info, len(rows)),
-                by_structure[shape.is_moe_layer(next(layer for layer in rows if layer >= 0))],
-            )
-            for rows in segment
-        )
-        for segment in stages.stacks
-    )
+
+    def of_stack(rows: tuple[int, ...]) -> Any:
+        sparse = shape.is_moe_layer(next(layer for layer in rows if layer >= 0))
+        return jax.tree.map(lambda info: layers(info, len(rows)), by_structure[sparse])
+
     return {
         "embedding": jax.tree.map(ends, infos["embedding"]),
-        "segments": segments,
+        "segments": tuple(tuple(map(of_stack, stacks)) for stacks in stages.stacks),
         "head": jax.tree.map(ends, infos["head"]),
     }
