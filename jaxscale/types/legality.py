@@ -101,6 +101,17 @@ def _say_tensor(p: Problem, layout: Layout) -> str:
     return f"tensor={layout.tensor} does not divide {name}={size}; divisors: {_list(divisors(size))}"
 
 
+def _broken_rotary(p: Problem, layouts: LayoutBatch) -> np.ndarray:
+    return np.full(len(layouts), p.shape.rotated_width % 2 != 0)
+
+
+def _say_rotary(p: Problem, _: Layout) -> str:
+    shape, width = p.shape, p.shape.rotated_width
+    field = f"mla.qk_rope_head_dim={width}" if shape.mla else f"head_dim={shape.head_dim}"
+    share = f" x rope.fraction={shape.rope.fraction:g} = {width}" if shape.rope.fraction < 1 and not shape.mla else ""
+    return f"{field}{share} cannot rotate in pairs; allowed with positions=rope: even widths, such as {width + 1}"
+
+
 def _broken_expert(p: Problem, layouts: LayoutBatch) -> np.ndarray:
     return _num_experts(p.shape) % layouts.expert != 0
 
@@ -193,6 +204,7 @@ RULES: tuple[Rule, ...] = (
     Rule(name="devices", broken=_broken_devices, sentence=_say_devices),
     Rule(name="batch", broken=_broken_batch, sentence=_say_batch),
     Rule(name="tensor", broken=_broken_tensor, sentence=_say_tensor),
+    Rule(name="rotary", broken=_broken_rotary, sentence=_say_rotary),
     Rule(name="expert", broken=_broken_expert, sentence=_say_expert),
     Rule(name="context", broken=_broken_context, sentence=_say_context),
     Rule(name="sequence_parallel", broken=_broken_sequence, sentence=_say_sequence),

@@ -212,12 +212,21 @@ class ModelShape:
         require_choice(owner, allowed=get_args(Positions), positions=self.positions)
         if self.num_heads % self.num_kv_heads:
             raise SpecError(f"{owner}: num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}")
+        if self.mla and self.positions != "rope":
+            raise SpecError(f"{owner}: positions={self.positions!r}, but mla rotates a part of each head: use 'rope'")
         if self.positions == "learned" and not self.max_seq_len:
             raise SpecError(f"{owner}: learned positions need max_seq_len above zero")
         if self.global_interval and not self.window:
             raise SpecError(f"{owner}: global_interval={self.global_interval} needs a window above zero")
         if self.moe and self.moe.num_leading_dense_layers > self.num_layers:
             raise SpecError(f"{owner}: num_leading_dense_layers is more than num_layers={self.num_layers}")
+
+    @property
+    def rotated_width(self) -> int:
+        """How much of a query or key head rotates; 0 without rotary positions."""
+        if self.positions != "rope":
+            return 0
+        return self.mla.qk_rope_head_dim if self.mla else int(self.head_dim * self.rope.fraction)
 
     @property
     def gated_mlp(self) -> bool:

@@ -26,11 +26,6 @@ class RopeTable:
     interleaved: bool
 
 
-def rotated_width(shape: ModelShape) -> int:
-    """How much of a query or key head rotates."""
-    return shape.mla.qk_rope_head_dim if shape.mla else int(shape.head_dim * shape.rope.fraction)
-
-
 def rope_table(shape: ModelShape, positions: Array, *, seq_len: int, local: bool = False) -> RopeTable:
     """Tables for `positions` [1|b, t]; `local` is the table of sliding-window layers where their theta differs.
 
@@ -39,7 +34,7 @@ def rope_table(shape: ModelShape, positions: Array, *, seq_len: int, local: bool
     rope = shape.rope
     if local and rope.local_theta:
         rope = RopeShape(theta=rope.local_theta, fraction=rope.fraction, interleaved=rope.interleaved)
-    frequencies, factor = rope_frequencies(rope, rotated_width(shape), seq_len)
+    frequencies, factor = rope_frequencies(rope, shape.rotated_width, seq_len)
     angles = positions[..., None].astype(jnp.float32) * jnp.asarray(frequencies, jnp.float32)
     return RopeTable(cos=jnp.cos(angles) * factor, sin=jnp.sin(angles) * factor, interleaved=rope.interleaved)
 

@@ -1,11 +1,13 @@
 """Legality rules: the scalar check and the batch mask are one thing, and each sentence names field, value, allowed."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxscale.errors import LayoutError
-from jaxscale.types import Layout, LayoutBatch, ModelShape, MoEShape, Workload
+from jaxscale.types import Layout, LayoutBatch, MLAShape, ModelShape, MoEShape, RopeShape, Workload
 from jaxscale.types.legality import RULES, check_layout, illegal_reasons
 
 DENSE = ModelShape(
@@ -22,12 +24,22 @@ MOE = ModelShape(
     vocab_size=256,
     moe=MoEShape(num_experts=8, experts_per_token=2, expert_d_ff=48, num_shared_experts=1, shared_expert_d_ff=32),
 )
+ODD = dataclasses.replace(DENSE, name="odd", head_dim=9)
+PARTLY = dataclasses.replace(DENSE, name="partly", head_dim=12, rope=RopeShape(fraction=0.25))
+LATENT = dataclasses.replace(
+    DENSE,
+    name="latent",
+    mla=MLAShape(kv_lora_rank=16, q_lora_rank=0, qk_nope_head_dim=8, qk_rope_head_dim=5, v_head_dim=8),
+)
 WORKLOAD = Workload(seq_len=48, global_batch_size=24)
 
 BROKEN = [
     (DENSE, dict(tensor=3, fsdp=1), 4, "devices", "3 devices, but there are 4"),
     (DENSE, dict(tensor=6), 6, "tensor", "tensor=6 does not divide num_heads=16; divisors: 1, 2, 4, 8, 16"),
     (DENSE, dict(tensor=16), 16, "tensor", "tensor=16 does not divide num_kv_heads=8; divisors: 1, 2, 4, 8"),
+    (ODD, dict(tensor=2), 2, "rotary", "head_dim=9 cannot rotate in pairs; allowed with positions=rope: even widths"),
+    (PARTLY, dict(tensor=2), 2, "rotary", "head_dim=12 x rope.fraction=0.25 = 3 cannot rotate in pairs"),
+    (LATENT, dict(tensor=2), 2, "rotary", "mla.qk_rope_head_dim=5 cannot rotate in pairs"),
     (MOE, dict(tensor=8, expert=3), 24, "expert", "expert=3 does not divide num_experts=8; divisors: 1, 2, 4, 8"),
     (DENSE, dict(expert=2), 2, "expert", "expert=2 needs a mixture of experts, but dense is dense; allowed: 1"),
     (DENSE, dict(fsdp=5), 5, "batch", "5 batch shards do not divide global_batch_size=24"),
@@ -49,6 +61,10 @@ def test_each_broken_rule_says_what_is_wrong(shape, fields, num_devices, rule, s
     with pytest.raises(LayoutError) as caught:
         check_layout(shape, WORKLOAD, layout, num_devices)
     assert sentence in str(caught.value)
+
+
+def test_odd_heads_are_legal_where_nothing_rotates():
+    check_layout(dataclasses.replace(ODD, positions="alibi"), WORKLOAD, Layout(tensor=2), 2)
 
 
 def test_every_rule_has_a_case():
