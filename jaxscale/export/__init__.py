@@ -13,7 +13,9 @@ from jaxscale.export.read_megatron import read_megatron
 from jaxscale.export.result import Export, Imported
 from jaxscale.export.write_accelerate import accelerate
 from jaxscale.export.write_deepspeed import deepspeed
+from jaxscale.export.write_easydel import easydel
 from jaxscale.export.write_jax import plain_jax
+from jaxscale.export.write_levanter import levanter
 from jaxscale.export.write_maxtext import maxtext
 from jaxscale.export.write_megatron import megatron
 from jaxscale.export.write_torchtitan import torchtitan
@@ -43,6 +45,8 @@ TARGETS: dict[str, Exporter] = {
     "megatron": _also_said(megatron),
     "deepspeed": _also_said(deepspeed),
     "accelerate": _also_said(accelerate),
+    "levanter": _also_said(levanter),
+    "easydel": _also_said(easydel),
     "jax": _also_said(plain_jax),
 }
 

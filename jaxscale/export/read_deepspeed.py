@@ -11,6 +11,7 @@ from jaxscale.types.layout import ZERO_STAGES
 KNOWN = (
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "zero_optimization", "bf16",
     "fp16", "data_types", "optimizer", "tensor_parallel", "sequence_parallel_size", "activation_checkpointing",
+    "zero_allow_untested_optimizer",
 )  # fmt: skip
 
 

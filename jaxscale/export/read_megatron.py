@@ -1,5 +1,6 @@
 """Megatron-LM arguments -> shape, workload and layout."""
 
+import ast
 import dataclasses
 import shlex
 from typing import Any
@@ -25,7 +26,9 @@ UNDERSTOOD = {
     "--window-attn-skip-freq", "--softmax-type", "--use-rope-scaling", "--rope-scaling-factor", "--rope-type",
     "--quick-geglu", "--glu-linear-offset", "--activation-func-clamp-value", "--moe-router-enable-expert-bias",
     "--moe-router-topk-scaling-factor", "--moe-shared-expert-gate", *keys.GROUP_KEYS, *keys.YARN_KEYS,
-    "--recompute-method", "--recompute-num-layers", "--recompute-modules", "--optimizer", "--optimizer-cpu-offload",
+    "--recompute-method", "--recompute-num-layers", "--recompute-modules", "--optimizer", *keys.OFFLOAD_FLAGS,
+    "--recompute-activations", "--num-virtual-stages-per-pipeline-rank", "--use-torch-fsdp2",
+    "--torch-fsdp2-no-reshard-after-forward", "--moe-router-pre-softmax", "--ckpt-format",
 }  # fmt: skip
 SHARDING_STAGES = {"no_shard": "0", "optim": "1", "optim_grads": "2", "optim_grads_params": "3"}
 
@@ -93,7 +96,8 @@ def _shape(args: dict[str, str], name: str) -> ModelShape:
     defaults = {
         "--kv-channels": hidden // heads,
         "--num-query-groups": heads,
-        "--ffn-hidden-size": 4 * hidden * 2 // 3 if gated else 4 * hidden,
+        # As Megatron fills it in: a gated MLP of about as many parameters, in steps of 64
+        "--ffn-hidden-size": 4 * hidden * 2 // 3 // 64 * 64 if "--swiglu" in args else 4 * hidden,
     }
     sizes: dict[str, Any] = {
         field: _float(args, key, 1e-5) if key in FLOATS else _int(args, key, defaults.get(key))
@@ -131,17 +135,10 @@ def _rope(args: dict[str, str]) -> RopeShape:
 
 def _moe(args: dict[str, str]) -> MoEShape:
     shared = _int(args, "--moe-shared-expert-intermediate-size", 0)
-    frequency = args.get("--moe-layer-freq", "1")
-    leading, interval = 0, 1
-    if frequency.startswith("["):
-        pattern = [int(bit) for bit in frequency.strip("[]").split(",")]
-        leading = pattern.index(1)
-        if not all(pattern[leading:]):
-            raise SpecError(f"Megatron arguments: --moe-layer-freq={frequency}: dense layers may only come first")
-    else:
-        interval = _int(args, "--moe-layer-freq", 1)
+    leading, interval = _sparse_layers(args.get("--moe-layer-freq", "1"))
     return MoEShape(
         **{field: _int(args, key) for key, field in keys.MOE_KEYS.items()}, num_shared_experts=int(shared > 0),
+        renormalize_top_k="--moe-router-pre-softmax" not in args,
         router_bias="--moe-router-enable-expert-bias" in args, shared_expert_gate="--moe-shared-expert-gate" in args,
         routed_scale=_float(args, "--moe-router-topk-scaling-factor", 1.0),
         **{field: _int(args, key, 1) for key, field in keys.GROUP_KEYS.items()},
@@ -150,6 +147,29 @@ def _moe(args: dict[str, str]) -> MoEShape:
             args, "--moe-router-score-function", "softmax", {"softmax": "softmax", "sigmoid": "sigmoid"}
         ),
     )  # fmt: skip
+
+
+def _sparse_layers(frequency: str) -> tuple[int, int]:
+    """Leading dense layers and the interval after them; a pattern is a list, or lists times counts, added up."""
+    try:
+        pattern = _value(ast.parse(frequency.strip("'"), mode="eval").body)
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise SpecError(f"Megatron arguments: --moe-layer-freq={frequency!r} is no number or pattern") from error
+    if isinstance(pattern, int):
+        return 0, pattern
+    leading = pattern.index(1) if 1 in pattern else len(pattern)
+    if not all(pattern[leading:]):
+        raise SpecError(f"Megatron arguments: --moe-layer-freq={frequency}: dense layers may only come first")
+    return leading, 1
+
+
+def _value(node: ast.expr) -> Any:
+    """A number, a list of numbers, or such lists repeated and joined, as in ([0]*3+[1]*58)."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        return _value(node.left) * _value(node.right)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _value(node.left) + _value(node.right)
+    return ast.literal_eval(node)
 
 
 def _mla(args: dict[str, str]) -> MLAShape | None:
@@ -170,9 +190,13 @@ def _layout(args: dict[str, str], shape: ModelShape, num_devices: int) -> Layout
     stage = "1" if "--use-distributed-optimizer" in args else "0"
     if "--use-megatron-fsdp" in args:
         stage = SHARDING_STAGES[args.get("--data-parallel-sharding-strategy", "no_shard")]
+    if "--use-torch-fsdp2" in args:
+        stage = "2" if "--torch-fsdp2-no-reshard-after-forward" in args else "3"
     replicas = ranks if stage == "0" else _int(args, "--num-distributed-optimizer-instances", 1)
     per_chunk = _int(args, "--num-layers-per-virtual-pipeline-stage", 0)
-    virtual = shape.num_layers // (per_chunk * degrees["pipeline"]) if per_chunk else 1
+    virtual = _int(args, "--num-virtual-stages-per-pipeline-rank", 1)
+    if per_chunk:
+        virtual = shape.num_layers // (per_chunk * degrees["pipeline"])
     shards = dict(zip(("params_shard", "grads_shard", "optimizer_shard"), ZERO_STAGES[stage], strict=True))
     return Layout(
         **degrees, data=replicas, fsdp=ranks // replicas, **shards,  # type: ignore[arg-type]

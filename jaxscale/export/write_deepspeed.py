@@ -40,6 +40,8 @@ def deepspeed(shape: ModelShape, workload: Workload, cluster: Cluster, layout: L
     }
     if workload.optimizer.name in OPTIMIZERS:
         config["optimizer"] = {"type": OPTIMIZERS[workload.optimizer.name], "params": {}}
+    if workload.optimizer.name == "sgd" and parallel.stage:
+        config["zero_allow_untested_optimizer"] = True  # torch's own; ZeRO stops without it
     if layout.tensor > 1:
         config["tensor_parallel"] = {"autotp_size": layout.tensor}
     if layout.context > 1:

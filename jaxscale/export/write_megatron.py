@@ -1,6 +1,8 @@
 """A layout as Megatron-LM arguments (`pretrain_gpt.py`), checked against the fields of megatron-core's own configs.
 
-https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/training/arguments.py
+Names, choices and what goes with what: `add_argument` and `validate_args` of
+https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/training/arguments.py, as of the end of 2025 (commit 000c4ac)
+and after most of its arguments came to be made from the fields of megatron-core (0.19).
 """
 
 from jaxscale.errors import LayoutError
@@ -72,20 +74,23 @@ REMATS: dict[str, tuple[str, ...]] = {
     "dots of experts": ("--recompute-granularity selective", "--recompute-modules layernorm moe_act"),
 }
 CONTEXT_METHODS = {"ring": "p2p", "all_gather": "all_gather"}
+FSDP = ("--use-distributed-optimizer", "--use-megatron-fsdp", "--ckpt-format fsdp_dtensor")
 # ZeRO stage -> flags; stage 1 is Megatron's distributed optimizer, the others are its own FSDP
 ZERO_FLAGS: dict[int, tuple[str, ...]] = {
     0: (),
     1: ("--use-distributed-optimizer",),
-    2: ("--use-distributed-optimizer", "--use-megatron-fsdp", "--data-parallel-sharding-strategy optim_grads"),
-    3: ("--use-distributed-optimizer", "--use-megatron-fsdp", "--data-parallel-sharding-strategy optim_grads_params"),
+    2: (*FSDP, "--data-parallel-sharding-strategy optim_grads"),
+    3: (*FSDP, "--data-parallel-sharding-strategy optim_grads_params"),
 }
+OFFLOAD_FLAGS = ("--optimizer-cpu-offload", "--use-precision-aware-optimizer")  # the first asks for the second
 
 
 def megatron(shape: ModelShape, workload: Workload, cluster: Cluster, layout: Layout) -> Export:
     """Write the arguments, one a line, as `pretrain_gpt.py $(cat megatron.args)` takes them."""
     check_layout(shape, workload, layout, cluster.num_devices)
-    _refuse(shape, workload)
     parallel = data_parallel(layout)
+    _refuse(shape, workload)
+    _refuse_layout(workload, layout, parallel.stage)
     flags = [
         *(f"{key} {getattr(layout, field)}" for key, field in LAYOUT_KEYS.items()),
         *(f"{key} {getattr(workload, field)}" for key, field in WORKLOAD_KEYS.items()),
@@ -100,7 +105,7 @@ def megatron(shape: ModelShape, workload: Workload, cluster: Cluster, layout: La
     if workload.optimizer.name in OPTIMIZERS:
         flags.append(f"--optimizer {OPTIMIZERS[workload.optimizer.name]}")
     if layout.offload_optimizer:
-        flags.append("--optimizer-cpu-offload")
+        flags += OFFLOAD_FLAGS
     notes = parallel.notes + _notes(shape, workload, layout, parallel.stage, parallel.replicas)
     return Export(text="\n".join(flags) + "\n", filename="megatron.args", notes=notes)
 
@@ -133,6 +138,22 @@ def _refuse(shape: ModelShape, workload: Workload) -> None:
             raise LayoutError(
                 f"model {shape.name!r}: {field}={value} cannot be said to Megatron-LM; allowed: {allowed}"
             )
+
+
+def _refuse_layout(workload: Workload, layout: Layout, stage: int) -> None:
+    """What Megatron's own `validate_args` would stop at."""
+    if layout.expert > 1 and workload.precision.name == "fp16":
+        raise LayoutError(f"layout: expert={layout.expert}: Megatron-LM has no fp16 there; set precision=bf16")
+    if layout.context > 1 and workload.seq_len % (2 * layout.context):
+        raise LayoutError(
+            f"layout: context={layout.context}: Megatron-LM needs seq_len={workload.seq_len} in multiples of "
+            f"2 x {layout.context}"
+        )
+    if layout.offload_optimizer and (stage == 0 or workload.optimizer.name != "adamw"):
+        raise LayoutError(
+            f"layout: offload_optimizer=true with optimizer={workload.optimizer.name}, optimizer_shard="
+            f"{layout.optimizer_shard}: Megatron-LM offloads adamw only, and sharded; set zero=1"
+        )
 
 
 def _model(shape: ModelShape, workload: Workload, layout: Layout) -> list[str]:
@@ -173,7 +194,7 @@ def _rope(shape: ModelShape) -> list[str]:
     if rope.scaling == "yarn" and shape.mla is not None:
         keys = {key: getattr(rope, field) for key, field in YARN_KEYS.items()}
         return ["--rope-type yarn", *(f"{key} {value}" for key, value in keys.items())]
-    return []
+    return ["--rope-type rope"] if shape.mla is not None else []  # latent attention takes yarn by default
 
 
 def _says_rope(shape: ModelShape) -> bool:
@@ -207,6 +228,8 @@ def _router(moe: MoEShape) -> list[str]:
     if moe.router == "sigmoid":
         flags.append("--moe-router-score-function sigmoid")
         flags += ["--moe-router-enable-expert-bias"] * moe.router_bias
+    elif not moe.renormalize_top_k:
+        flags.append("--moe-router-pre-softmax")  # by default it is taken over the chosen experts only
     if moe.num_expert_groups > 1:
         flags += [f"{key} {getattr(moe, field)}" for key, field in GROUP_KEYS.items()]
     if moe.routed_scale != 1.0:
@@ -252,6 +275,7 @@ def _notes(shape: ModelShape, workload: Workload, layout: Layout, stage: int, re
         "its hybrid sharding is set up.": stage > 1 and replicas > 1,
         f"optimizer={optimizer}: Megatron-LM has {', '.join(OPTIMIZERS)}; its default is kept.": optimizer
         not in OPTIMIZERS,
+        "optimizer=muon: Megatron-LM before 0.16 takes it with zero=0 only.": optimizer == "muon" and stage > 0,
         f"rope.scaling={shape.rope.scaling} is not exported in full.": not _says_rope(shape),
         "qk_norm=full: Megatron-LM normalizes each head.": shape.qk_norm == "full",
         "attention_out_bias=true is not exported: Megatron-LM has one switch for it and the biases of the MLP.": (

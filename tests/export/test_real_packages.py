@@ -1,7 +1,7 @@
 """Our files through the loaders of the packages that they are for.
 
 Each package is installed once into a folder of its own (~/.cache/jaxscale-real-packages); a test is skipped where pip
-cannot get it. MaxText needs an environment with Python 3.12, the others borrow this one's torch.
+cannot get it. MaxText, Levanter and EasyDeL have environments with Python 3.12, the others borrow this one's torch.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxscale.catalog import load_cluster, load_model
+from jaxscale.catalog import load_cluster, load_model, model_names
 from jaxscale.cost import count_parameters
 from jaxscale.errors import LayoutError
 from jaxscale.export import TARGETS
@@ -50,6 +50,9 @@ CASES = {
     "gemma3": ("gemma3-27b", "v5p-64", "fsdp=32,remat=full"),
     "gpt_oss": ("gpt-oss-20b", "v5p-64", "fsdp=4,expert=8,remat=full"),
 }  # fmt: skip
+EMULATED = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=256"}
+LEVANTER = ("marin-levanter==0.2.227.dev40316220070",)
+EASYDEL = ("easydel==0.3.0",)
 TORCHTITAN = ("torchtitan==0.3.0", "tyro", "docstring_parser", "typeguard", "spmd_types==0.2.3", "torchdata", "einops",
               "datasets<4.8", "tensorboard", "torch_checkpointing", "triton", "multiprocess", "dill", "xxhash",
               "pyarrow", "httpx", "aiohttp", "fsspec")  # fmt: skip
@@ -76,18 +79,18 @@ def borrowed(name: str, *requirements: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(folder)}
 
 
-def python_of_maxtext() -> str:
-    """An interpreter with MaxText and what its loader and models import."""
+def own(name: str, *requirements: str) -> str:
+    """An interpreter of Python 3.12 with a package and what its loader and models import."""
     python = shutil.which("python3.12") or next(
         (str(path) for path in (Path.home() / ".pyenv/versions").glob("3.12*/bin/python")), None
     )
     if python is None:
-        pytest.skip("MaxText needs Python 3.12")
-    folder = HOME / "maxtext"
+        pytest.skip(f"{name} needs Python 3.12")
+    folder = HOME / name
     inside = str(folder / "bin" / "python")
     if not (folder / ".made").exists():
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
-        pip(inside, *MAXTEXT)
+        pip(inside, *requirements)
         (folder / ".made").touch()
     return inside
 
@@ -106,6 +109,7 @@ def written(target: str, folder: Path) -> dict[str, dict]:
         axes = {axis: getattr(layout, axis) for axis in ("data", "fsdp", "expert", "context", "tensor", "pipeline")}
         groups = 1 if cluster.chip.kind == "tpu" else cluster.num_chips // cluster.chips_per_host
         cases[name] = {"filename": made.filename, "devices": cluster.num_devices, "groups": groups, **axes}
+        cases[name]["vocab_size"] = load_model(model).vocab_size
         (folder / name).mkdir()
         (folder / name / made.filename).write_text(made.text)
         (folder / name / "case.json").write_text(json.dumps(cases[name]))
@@ -134,10 +138,9 @@ def check(cases: dict[str, dict], answers: dict[str, dict]) -> None:
 
 
 def test_maxtext_loads_it_and_builds_the_same_model(tmp_path: Path) -> None:
-    python = python_of_maxtext()
+    python = own("maxtext", *MAXTEXT)
     cases = written("maxtext", tmp_path)
-    emulated = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=64"}
-    answers = loaded("maxtext", tmp_path, python, os.environ | emulated)
+    answers = loaded("maxtext", tmp_path, python, os.environ | EMULATED)
     check(cases, answers)
     counted = 0
     for name, said in answers.items():
@@ -149,6 +152,48 @@ def test_maxtext_loads_it_and_builds_the_same_model(tmp_path: Path) -> None:
             split = cases[name]["devices"]
             assert said["held"] == pytest.approx(said["parameters"] / split, rel=0.1) or split > cases[name]["fsdp"]
     assert counted >= 5
+
+
+def test_levanter_loads_it_and_builds_the_same_model(tmp_path: Path) -> None:
+    python = own("levanter", *LEVANTER)
+    cases = written("levanter", tmp_path)
+    assert len(cases) > 10
+    answers = loaded("levanter", tmp_path, python, os.environ | EMULATED)
+    check(cases, answers)
+    for name, said in answers.items():
+        expected = count_parameters(load_model(CASES[name][0])).total
+        assert said["parameters"] == expected, name
+        layout = parse_layout(CASES[name][2])
+        whole = layout.params_shard == layout.optimizer_shard == "none"
+        split = layout.tensor * (1 if whole else layout.fsdp * layout.context)
+        assert said["held"] == pytest.approx(expected / split, rel=0.02), name
+
+
+def test_levanter_builds_every_model_that_it_is_given(tmp_path: Path) -> None:
+    python = own("levanter", *LEVANTER)
+    cluster, layout = load_cluster("h100-sxm:8"), parse_layout("fsdp=8")
+    expected = {}
+    for name in model_names():
+        shape = load_model(name)
+        try:
+            made = TARGETS["levanter"](shape, Workload(seq_len=512, global_batch_size=8), cluster, layout)
+        except LayoutError:
+            continue
+        expected[name] = count_parameters(shape).total
+        (tmp_path / name).mkdir()
+        (tmp_path / name / made.filename).write_text(made.text)
+        case = {"filename": made.filename, "devices": 8, "groups": 1, "vocab_size": shape.vocab_size}
+        (tmp_path / name / "case.json").write_text(json.dumps(case))
+    answers = loaded("levanter", tmp_path, python, os.environ | EMULATED)
+    assert len(expected) > 50
+    assert {name: said.get("parameters", said["error"]) for name, said in answers.items()} == expected
+
+
+def test_easydel_loads_it(tmp_path: Path) -> None:
+    python = own("easydel", *EASYDEL)
+    cases = written("easydel", tmp_path)
+    assert len(cases) > 10
+    check(cases, loaded("easydel", tmp_path, python, os.environ | EMULATED))
 
 
 def test_torchtitan_loads_it(tmp_path: Path) -> None:

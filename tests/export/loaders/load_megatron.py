@@ -20,7 +20,7 @@ ELSEWHERE = {
     "micro_batch_size", "global_batch_size", "seq_length", "vocab_size", "norm_epsilon", "group_query_attention",
     "swiglu", "squared_relu", "quick_geglu", "max_position_embeddings", "position_embedding_type", "rotary_percent",
     "untie_embeddings_and_output_weights", "disable_bias_linear", "num_experts", "use_rope_scaling",
-    "rope_scaling_factor", "num_layers_per_virtual_pipeline_stage", "use_megatron_fsdp", "fp8_format",
+    "rope_scaling_factor", "num_layers_per_virtual_pipeline_stage", "use_megatron_fsdp", "fp8_format", "ckpt_format",
 }  # fmt: skip
 COUNTS = (
     "num_layers", "hidden_size", "num_attention_heads", "num_query_groups", "kv_channels", "ffn_hidden_size",
