@@ -51,7 +51,7 @@ class Exchange:
     count: Number
     seconds: Number  # of all `count` calls
     wire_bytes: Number  # sent by one device in all `count` calls
-    as_all_reduce: Number = 0.0  # 1 where the compiler sums whole arrays instead of scattering (`_summed_whole`)
+    as_all_reduce: Number = 0.0  # 1 where the compiler sums whole arrays instead of scattering (`summed_whole`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,8 @@ class Network:
         latency_s = p.stack.collective_latency_s
         if np.any(count):
             each_s = collective_s(kind, bytes_each, members, self.levels, latency_s=latency_s, xp=p.xp)
-        wire, summed = wire_bytes(kind, bytes_each, size), self._summed_whole(kind, size)
+        wire = wire_bytes(kind, bytes_each, size)
+        summed = summed_whole(p, size) if kind == "reduce-scatter" else 0.0
         if np.any(summed):
             whole_s = collective_s("all-reduce", bytes_each, members, self.levels, latency_s=latency_s, xp=p.xp)
             each_s = p.xp.where(summed, whole_s, each_s)
@@ -88,20 +89,20 @@ class Network:
             as_all_reduce=summed,
         )  # fmt: skip
 
-    def _summed_whole(self, kind: str, size: Number) -> Number:
-        """Where the TPU compiler turns a reduce-scatter into an all-reduce and a slice.
 
-        libtpu 0.0.52 does so for a group of every device of a slice of more than four chips, unless the slice is a
-        rectangle of two unlike sides (v5e, v6e); groups of a part of the slice are scattered, and so is everything on
-        chips of two devices (TPU7x). Seen by compiling for v4, v5p, v5e, v6e and TPU7x slices.
-        """
-        p = self.p
-        if kind != "reduce-scatter" or p.device.kind != "tpu" or not p.stack.spmd:
-            return 0.0
-        sides = [level.size for level in p.levels if level.torus]
-        square = sides[0] == sides[1] if len(sides) == 2 else True
-        whole = (size == p.num_chips) & (p.devices_per_chip == 1)
-        return whole & square & (p.num_chips > CHIPS_SCATTERED)
+def summed_whole(p: Problem, size: Number) -> Number:
+    """Where the TPU compiler turns a reduce-scatter over `size` devices into an all-reduce and a slice.
+
+    libtpu 0.0.52 does so for a group of every device of a slice of more than four chips, unless the slice is a
+    rectangle of two unlike sides (v5e, v6e); groups of a part of the slice are scattered, and so is everything on
+    chips of two devices (TPU7x). Seen by compiling for v4, v5p, v5e, v6e and TPU7x slices.
+    """
+    if p.device.kind != "tpu" or not p.stack.spmd:
+        return size < 0
+    sides = [level.size for level in p.levels if level.torus]
+    square = sides[0] == sides[1] if len(sides) == 2 else True
+    whole = (size == p.num_chips) & (p.devices_per_chip == 1)
+    return whole & square & (p.num_chips > CHIPS_SCATTERED)
 
 
 def network(p: Problem, layouts: LayoutBatch) -> Network:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxscale.cost import compute, parallel, weights
 from jaxscale.cost.compute import OpCost, Tokens
+from jaxscale.cost.ends import head_working_bytes
 from jaxscale.cost.executed import forward_flops, padding_flops
 from jaxscale.cost.liveness import backward_lives, fused_bytes, peak_bytes, score_bytes
 from jaxscale.cost.numbers import Number
@@ -20,10 +21,7 @@ from jaxscale.cost.split import StageLayers, stage_layers
 from jaxscale.types import AXES, LayoutBatch, remat_policy
 from jaxscale.types.layout import SCHEDULES
 
-FLOAT32 = 4.0
 LAYERED = SCHEDULES.index("layered")
-SPARSECORE_COPIES = 2.33  # of a reduced array: its operand, its result and a third for words in flight
-WRITTEN_LOGITS_TOKENS = 4096.0  # from here on
 DENSE_KEYS = 1 << 22  # up to here a table is faster than a sort
 LAYER_COLUMNS = ("microbatch_size", "tensor", "context", "expert", "sequence_parallel", "context_method")
 ACTIVATION_COLUMNS = (*AXES, "microbatch_size", "sequence_parallel", "context_method", "remat")
@@ -225,7 +223,7 @@ def _layer(
         backward_s={k: at_rows(v, index) for k, v in compute.by_kind(costs, "backward_s").items()},
         recompute_s=recomputed(p, kind, costs, "forward_s", layouts.remats)[policy, index],
         forward_flops=at_rows(forward_flops(p, p.inventory.layer(kind), costs, rows), index),
-        whole_flops=(3.0 * sum(np.atleast_1d(cost.model_flops) for cost in costs.values()) + extra)[policy, index],
+        whole_flops=(3.0 * sum(p.xp.atleast_1d(cost.model_flops) for cost in costs.values()) + extra)[policy, index],
         extra_flops=extra[policy, index],
         saved_bytes=acts.saved[policy, index],
         offloaded_bytes=acts.offloaded[policy, index],
@@ -283,42 +281,3 @@ def gathers_per_microbatch(p: Problem, layouts: LayoutBatch) -> Number:
     """
     shards = layouts.batch_shards * layouts.microbatch_size
     return np.where(layouts.schedule == LAYERED, shards / p.global_batch_size, 1.0)
-
-
-def head_working_bytes(p: Problem, tokens: Tokens, layouts: LayoutBatch) -> Number:
-    """Logits in float32, as often as the loss copies them, and their gradient, of this rank's vocabulary."""
-    whole = p.xp.where(p.stack.gathered_logits > 0, 1.0, 0.0)
-    logits = tokens.full * weights.padded_vocabulary(p, layouts) * (whole + (1.0 - whole) / layouts.tensor)
-    pieces = whole * (layouts.tensor > 1) * 2.0 * p.compute_bytes  # what the ranks sent, and the same joined
-    held = logits * (p.stack.logit_copies * FLOAT32 + p.compute_bytes + pieces)
-    return held + _fused_head_bytes(p, tokens, layouts, logits) if p.stack.spmd else held
-
-
-def _fused_head_bytes(p: Problem, tokens: Tokens, layouts: LayoutBatch, logits: Number) -> Number:
-    """What XLA holds beside one copy of the logits in the head's backward pass.
-
-    Their gradient is made inside the two matmuls that read it, unless a rank has one long sequence whole: then it is
-    written. A soft cap keeps its input beside its output. The stream is there in float32 for the final norm, with its
-    gradient, which a sequence-parallel rank has of all tokens.
-    """
-    d_model = p.inventory.numbers.d_model
-    whole_logits = logits * p.compute_bytes
-    beside = whole_logits * _written_gradient(p, tokens, layouts)
-    if p.device.kind == "tpu":
-        # TPU7x writes it always, and sums the head's gradient on its SparseCores, out of place, once the logits go.
-        table = weights.padded_vocabulary(p, layouts) / layouts.tensor * d_model * p.reduce_bytes
-        apart = p.xp.maximum(whole_logits, SPARSECORE_COPIES * table)
-        beside = p.xp.where(p.devices_per_chip == 2, apart, beside)
-    stream = d_model * (tokens.residual * (FLOAT32 + p.compute_bytes) + tokens.full * tokens.split * p.compute_bytes)
-    return beside + whole_logits * p.inventory.numbers.logit_softcap + stream
-
-
-def _written_gradient(p: Problem, tokens: Tokens, layouts: LayoutBatch) -> Number:
-    """1 where the TPU compiler writes the gradient of the logits, as seen with libtpu 0.0.52; TPU7x apart."""
-    tied = p.inventory.numbers.structure.tied
-    flat = (sum(level.torus for level in p.levels) == 2) & (p.device.matmul_tile == 128)  # v5e
-    if p.device.kind != "tpu":
-        return 0.0
-    whole = (layouts.microbatch_size == 1) & (layouts.tensor == 1)
-    written = whole & (tokens.full >= WRITTEN_LOGITS_TOKENS * (0.5 if tied else 1.0))
-    return p.xp.where(flat & tied, False, written)
