@@ -67,16 +67,24 @@ class Slice:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """A step drawn out in time: its slices, and when each op begins, as often as it is drawn."""
+
+    slices: tuple[Slice, ...]
+    begins: tuple[tuple[float, str], ...]  # (seconds, op)
+
+
 def assemble(program: Program, prices: Prices) -> AssembledTime:
     """Run the schedule once through with these prices."""
     return _Replay(program, prices).computation(program.entry)
 
 
-def replay(program: Program, prices: Prices, *, trips: int = 2) -> tuple[Slice, ...]:
+def replay(program: Program, prices: Prices, *, trips: int = 2) -> Replayed:
     """The step as slices of time; of each loop the first `trips` trips are drawn, the others are one slice."""
     recorder = _Recorder(program, prices, trips)
     recorder.computation(program.entry)
-    return tuple(recorder.slices)
+    return Replayed(slices=tuple(recorder.slices), begins=tuple(recorder.begins))
 
 
 def channel_name(axes: tuple[str, ...]) -> str:
@@ -139,6 +147,7 @@ class _Recorder(_Replay):
         self._trips = trips
         self._offset_s = 0.0
         self.slices: list[Slice] = []
+        self.begins: list[tuple[float, str]] = []
 
     def computation(self, name: str) -> AssembledTime:
         """Time of one run, drawn anew each time."""
@@ -146,6 +155,10 @@ class _Recorder(_Replay):
         for op in self._program.schedules[name]:
             self._run(op, clock)
         return clock.read()
+
+    def _run(self, op: ScheduledOp, clock: "_Clock") -> None:
+        self.begins.append((self._offset_s + clock.now_s, op.name))
+        super()._run(op, clock)
 
     def _loop(self, op: ScheduledOp, clock: "_Clock") -> None:
         whole = int(op.trips)

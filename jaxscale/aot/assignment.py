@@ -5,9 +5,11 @@ are one allocation whose values have places in it and stretches of the schedule 
 `Compiled.memory_analysis()` is the most bytes of it that live values cover at one point of the schedule.
 """
 
+import bisect
+import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from jaxscale.aot.hlo.text import Module
@@ -16,6 +18,7 @@ from jaxscale.aot.result import Buffer, CompiledMemory
 _ALLOCATION = re.compile(r"^allocation (\d+): size (\d+)(?:, color (\d+))?(.*)$")
 _VALUE = re.compile(r"^ value: <\d+ ([\w.\-]+)(?:\{([\d,]*)\})?(?: \(phi\))? @\d+> \(size=(\d+),offset=(\d+)\): (.*)$")
 _RANGE = re.compile(r"^ +([\w.\-]+)\{([\d,]*)\}:(\d+)-(\d+)$")
+_POINT = re.compile(r"^ +(\d+):([\w.\-]+)$")
 _HOST_COLOR = "5"  # of XLA's memory spaces; the device's own has none
 NUM_LARGEST = 12
 
@@ -89,6 +92,16 @@ def parse_live_ranges(text: str) -> Ranges:
     return {(m.group(1), m.group(2)): (int(m.group(3)), int(m.group(4))) for m in found}
 
 
+def parse_points(text: str) -> dict[str, int]:
+    """Read the order of the schedule from a dumped `*live-range.txt`: the point at which each instruction runs.
+
+    What a loop or a call runs comes before the instruction that runs it.
+    """
+    section = text.partition("InstructionSequence:")[2].partition("BufferLiveRange:")[0]
+    found = filter(None, map(_POINT.match, section.splitlines()))
+    return {m.group(2): int(m.group(1)) for m in found}
+
+
 def assigned_memory(allocations: Iterable[Allocation], ranges: Ranges) -> CompiledMemory:
     """The classes of `Compiled.memory_analysis()`, before there is code."""
     allocations = tuple(allocations)
@@ -119,6 +132,40 @@ def live_at_peak(allocations: Iterable[Allocation], ranges: Ranges) -> tuple[Val
         if (covered := covered_bytes(alive)) > most:
             best, most = alive, covered
     return best
+
+
+def live_levels(
+    allocations: Iterable[Allocation], ranges: Ranges, points: Mapping[str, int], ops: Collection[str]
+) -> dict[str, float]:
+    """Bytes of temporaries in use from each of these ops on until the next of them: the most of that stretch.
+
+    Empty where the compiler left no live ranges. The largest is what `live_at_peak` covers.
+    """
+    values = [v for a in allocations if a.is_temporary and not a.color for v in a.values if v.key in ranges]
+    found = sorted((points[name], name) for name in ops if name in points)
+    if not values or not found:
+        return {}
+    starts = [at for at, _ in found]
+    levels = {name: 0.0 for _, name in found}
+    for at, until, covered in _stretches(values, ranges):
+        first = max(bisect.bisect_right(starts, at) - 1, 0)
+        for _, name in found[first : max(bisect.bisect_right(starts, until), first + 1)]:
+            levels[name] = max(levels[name], covered)
+    return levels
+
+
+def _stretches(values: Iterable[Value], ranges: Ranges) -> Iterator[tuple[int, int, float]]:
+    """First point, last point and covered bytes of each stretch of the schedule in which the same values are alive."""
+    begins = sorted(values, key=lambda v: ranges[v.key][0])
+    changes = sorted({ranges[v.key][0] for v in begins} | {ranges[v.key][1] + 1 for v in begins})
+    alive: list[Value] = []
+    taken = 0
+    for at, after in itertools.pairwise(changes):
+        alive = [v for v in alive if ranges[v.key][1] >= at]
+        while taken < len(begins) and ranges[begins[taken].key][0] <= at:
+            alive.append(begins[taken])
+            taken += 1
+        yield at, after - 1, float(covered_bytes(alive))
 
 
 def covered_bytes(values: Iterable[Value]) -> int:

@@ -22,8 +22,10 @@ from jaxscale.aot.assignment import (
     Ranges,
     assigned_memory,
     largest_buffers,
+    live_levels,
     parse_assignment,
     parse_live_ranges,
+    parse_points,
 )
 from jaxscale.aot.codec import decode, encode
 from jaxscale.aot.hlo import MeshAxes, read_program
@@ -121,11 +123,13 @@ class _Compiler:
         text, path = self._text(compiled)
         allocations, ranges = self._assignment()
         assigned = assigned_memory(allocations, ranges) if compiled is None else None
+        program = read_program(text, self.mesh, kernels=attention_flops)
         return {
             "status": "compiled",
             "memory": assigned or memory_classes(compiled.memory_analysis(), self.target),
             "largest_buffers": largest_buffers(allocations, parse_module(text), ranges),
-            "program": read_program(text, self.mesh, kernels=attention_flops),
+            "program": program,
+            "live_bytes": live_levels(allocations, ranges, self._points(), program.leaves),
             "compile_s": compile_s,
             "hlo_path": path,
         }
@@ -189,6 +193,9 @@ class _Compiler:
     def _assignment(self) -> tuple[tuple[Allocation, ...], Ranges]:
         files = self._dumped("buffer-assignment.txt"), self._dumped("live-range.txt")
         return parse_assignment(files[0]), parse_live_ranges(files[1])
+
+    def _points(self) -> dict[str, int]:
+        return parse_points(self._dumped("live-range.txt"))
 
     def _dumped_program(self) -> str:
         """After code generation, where the compiler came so far: then with its cycle estimates."""

@@ -56,6 +56,8 @@ class CompiledStep:
     memory_limit_bytes: float
     largest_buffers: tuple[Buffer, ...] = ()
     program: Program | None = None
+    # temporaries in use while each op of the schedule runs; empty where the compiler does not tell
+    live_bytes: Mapping[str, float] = field(default_factory=dict, repr=False)
     clock_hz: float = 0.0
     lower_s: float = 0.0
     compile_s: float = 0.0

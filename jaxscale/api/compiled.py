@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from jaxscale.aot.assemble import COMPUTE, AssembledTime, Prices, assemble, replay
+from jaxscale.aot.assemble import COMPUTE, AssembledTime, Prices, Replayed, assemble, replay
 from jaxscale.aot.hlo import CollectiveCall, ScheduledOp
 from jaxscale.aot.request import CompileRequest
 from jaxscale.aot.result import CompiledStep
@@ -13,6 +14,9 @@ from jaxscale.cost.parallel import Network, network
 from jaxscale.cost.problem import Problem, problem
 from jaxscale.errors import SpecError
 from jaxscale.types import Cluster, Estimate, Layout, LayoutBatch, ModelShape, Stack, Workload
+
+if TYPE_CHECKING:
+    from jaxscale.report.trace import CounterSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,16 +89,49 @@ def _other_s(p: Problem, layout: Layout, time: AssembledTime) -> dict[str, float
 
 
 def compiled_trace(step: CompiledStep, shape: ModelShape, workload: Workload, cluster: Cluster) -> str:
-    """The compiled schedule on a time axis, for ui.perfetto.dev; of each loop two trips are drawn in full."""
-    from jaxscale.report.trace import TraceRecord, events_json, record_events
+    """The compiled schedule on a time axis, for ui.perfetto.dev; of each loop two trips are drawn in full.
+
+    Memory is that of a device of any stage, as all run one program; there is none where the compiler did not say when
+    its buffers are alive.
+    """
+    from jaxscale.report.trace import TraceRecord, counter_events, events_json, record_events
 
     assert step.program is not None, "callers ask for the trace of a compiled step"
-    slices = replay(step.program, step_prices(step, problem(shape, workload, cluster)))
+    drawn = replay(step.program, step_prices(step, problem(shape, workload, cluster)))
     records = [
         TraceRecord(f"{s.name} {s.detail}".strip(), s.track, s.begin_s, s.end_s - s.begin_s)
-        for s in sorted(slices, key=lambda s: s.track != COMPUTE)
+        for s in sorted(drawn.slices, key=lambda s: s.track != COMPUTE)
     ]
-    return events_json(record_events(records))
+    return events_json([*record_events(records), *counter_events(_memory_samples(step, drawn))])
+
+
+def _memory_samples(step: CompiledStep, drawn: Replayed) -> "list[CounterSample]":
+    """Device memory over time; its highest value is the reported peak.
+
+    Beside the temporaries there is all the time what the peak holds more than they do at most: arguments, outputs and
+    (on CPUs, where the peak is the sum of whole allocations) the gaps between temporaries.
+    """
+    from jaxscale.report.trace import CounterSample, memory_counter
+
+    if not step.live_bytes:
+        return []
+    resident = step.peak_bytes - max(step.live_bytes.values())
+    samples = [CounterSample(memory_counter(0), 0.0, resident)]
+    for at_s, op in drawn.begins:
+        if op in step.live_bytes:
+            samples.append(CounterSample(memory_counter(0), at_s, resident + step.live_bytes[op]))
+    return _without_repeats(samples)
+
+
+def _without_repeats(samples: "list[CounterSample]") -> "list[CounterSample]":
+    """The samples that change the value; of several at one time, the highest."""
+    kept: list[CounterSample] = []
+    for sample in samples:
+        if kept and sample.time_s == kept[-1].time_s:
+            kept[-1] = max(kept[-1], sample, key=lambda s: s.value)
+        elif not kept or sample.value != kept[-1].value:
+            kept.append(sample)
+    return kept
 
 
 def compiled_estimate(

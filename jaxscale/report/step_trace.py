@@ -22,6 +22,7 @@ from jaxscale.report.trace import (
     TraceRecord,
     counter_events,
     events_json,
+    memory_counter,
     record_events,
     stage_events,
 )
@@ -193,7 +194,7 @@ def memory_counters(timeline: Timeline, parts_bytes: Mapping[str, float]) -> lis
     each = parts_bytes.get("activations", 0.0) / max(timeline.peak_in_flight)
     samples = []
     for stage in range(timeline.schedule.stages):
-        counter = f"memory of stage {stage} (bytes)"
+        counter = memory_counter(stage)
         samples.append(CounterSample(counter, 0.0, always))
         samples += [CounterSample(counter, at, value) for at, value in _levels(timeline, stage, always, each, working)]
     return samples

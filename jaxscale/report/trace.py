@@ -162,10 +162,15 @@ def memory_samples(
     samples = []
     for stage in range(timeline.schedule.stages):
         each, always = (_of_stage(x, stage) for x in (activation_bytes, resident_bytes))
-        counter = f"memory of stage {stage} (bytes)"
+        counter = memory_counter(stage)
         samples.append(CounterSample(counter, 0.0, always))
         samples += [CounterSample(counter, float(at), always + n * each) for at, n in in_flight_steps(timeline, stage)]
     return samples
+
+
+def memory_counter(stage: int) -> str:
+    """The name of a stage's memory track, with its unit; the same in predicted and compiled traces."""
+    return f"memory of stage {stage} (bytes)"
 
 
 def action_name(action: Action, chunks: int) -> str:

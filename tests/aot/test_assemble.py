@@ -116,13 +116,13 @@ def test_a_replay_draws_the_time_that_is_assembled(name):
     mesh = MeshAxes(names=programs.MESH_AXES, sizes=programs.MESH_SIZES)
     program = read_program((programs.GOLDENS / f"{name}.hlo").read_text(), mesh)
     prices = Prices(op_s=lambda op: op.flops / 1e12, collective_s=lambda c: c.wire_bytes / 1e9, host_s=lambda b: 0.0)
-    whole = replay(program, prices, trips=100)
+    whole = replay(program, prices, trips=100).slices
     time = assemble(program, prices)
     assert max(s.end_s for s in whole) == pytest.approx(time.total_s)
     assert sum(s.end_s - s.begin_s for s in whole if s.track == COMPUTE) == pytest.approx(time.compute_s)
     for channel, seconds in time.communication_s.items():
         assert sum(s.end_s - s.begin_s for s in whole if s.track == channel) == pytest.approx(seconds)
-    short = replay(program, prices, trips=1)
+    short = replay(program, prices, trips=1).slices
     assert len(short) < len(whole)
     assert max(s.end_s for s in short) == pytest.approx(time.total_s)
 
@@ -131,7 +131,7 @@ def test_slices_of_one_channel_never_overlap_and_late_trips_are_one_slice():
     loop = ScheduledOp(name="while", opcode="while", source="", body="body", trips=5.0)
     body = (gather(2.0, starts=True), gather(1.0, name="b", starts=True), compute(1.0), done("ag"), done("b"))
     program = Program(entry="main", schedules={"main": (loop,), "body": body}, loops=(), mesh=MESH)
-    slices = replay(program, PRICES)
+    slices = replay(program, PRICES).slices
     sent = sorted((s.begin_s, s.end_s) for s in slices if s.track == "fsdp")
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(sent))
     assert max(s.end_s for s in slices) == pytest.approx(15.0)

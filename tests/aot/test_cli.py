@@ -45,8 +45,12 @@ def test_compile_then_again_from_the_cache_then_clear(folder, monkeypatch):
     dump = folder / "dump"
     record = json.loads(run(folder, "--json", "--dump", str(dump)).stdout)
     assert (dump / "step.optimized_hlo.txt").exists()
-    slices = [e for e in json.loads((dump / "step.trace.json").read_text())["traceEvents"] if e["ph"] == "X"]
+    events = json.loads((dump / "step.trace.json").read_text())["traceEvents"]
+    slices, counters = ([e for e in events if e["ph"] == kind] for kind in "XC")
     assert max(s["ts"] + s["dur"] for s in slices) == pytest.approx(record["step_time_s"] * 1e6)
+    assert {c["name"] for c in counters} == {"memory of stage 0 (bytes)"}
+    assert max(c["args"]["value"] for c in counters) == pytest.approx(record["memory_bytes"]["total"])
+    assert len({c["args"]["value"] for c in counters}) > 10
     assert record["tier"] == "compiled"
     assert record["status"] == "compiled"
     assert record["compiler"]["cached"] is False

@@ -3,13 +3,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxscale.aot.assignment import (
+    Allocation,
     Value,
     assigned_memory,
     covered_bytes,
     largest_buffers,
     live_at_peak,
+    live_levels,
     parse_assignment,
     parse_live_ranges,
+    parse_points,
 )
 from jaxscale.aot.hlo.text import parse_module
 from jaxscale.aot.memory import out_of_memory_bytes
@@ -75,6 +78,10 @@ allocation 4: size 100, page 0, preallocated-temp:
 RANGES = """HloLiveRange (max 9):
   InstructionSequence:
     0:state
+    2:body.add
+    3:logits.fusion
+    7:backward
+    9:tuple
   BufferLiveRange:
     while.1{2}:1-8
     update{}:2-3
@@ -98,6 +105,33 @@ def test_memory_is_known_before_there_is_code():
 def test_largest_buffers_are_those_of_the_peak():
     names = [b.name for b in largest_buffers(parse_assignment(STEP), None, parse_live_ranges(RANGES))]
     assert names == ["state", "while.1", "logits", "batch", "loss"]
+
+
+def test_an_op_holds_the_most_until_the_next_one_begins():
+    """Before the first op counts to it; what lives between two ops counts to the earlier."""
+    allocations, ranges, points = parse_assignment(STEP), parse_live_ranges(RANGES), parse_points(RANGES)
+    assert points == {"state": 0, "body.add": 2, "logits.fusion": 3, "backward": 7, "tuple": 9}
+    levels = live_levels(allocations, ranges, points, ("body.add", "logits.fusion", "backward", "absent"))
+    assert levels == {"body.add": 40.0, "logits.fusion": 70.0, "backward": 60.0}
+    assert live_levels(allocations, {}, points, points) == {}
+
+
+places = st.tuples(st.integers(0, 50), st.integers(1, 20), st.integers(0, 15), st.integers(0, 8))
+
+
+@given(st.lists(places, min_size=1, max_size=12), st.sets(st.integers(0, 20), min_size=1))
+def test_the_highest_level_is_the_peak(drawn, points):
+    values = tuple(
+        Value(name=f"v{i}", index="", num_bytes=size, offset=at, type_text="")
+        for i, (at, size, _, _) in enumerate(drawn)
+    )
+    ranges = {v.key: (begin, begin + length) for v, (_, _, begin, length) in zip(values, drawn, strict=True)}
+    allocation = Allocation(
+        num_bytes=99, color="", is_parameter=False, is_temporary=True, is_output=False, values=values
+    )
+    schedule = {f"op{point}": point for point in points}
+    levels = live_levels((allocation,), ranges, schedule, schedule)
+    assert max(levels.values()) == covered_bytes(live_at_peak((allocation,), ranges))
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20)), max_size=12))

@@ -67,6 +67,11 @@ class Program:
                 yield from self._runs(op.body, times * op.trips)
 
     @property
+    def leaves(self) -> frozenset[str]:
+        """Names of the ops that run by themselves: all but loops, calls and conditionals."""
+        return frozenset(op.name for ops in self.schedules.values() for op in ops if not op.body)
+
+    @property
     def unknown_loops(self) -> tuple[str, ...]:
         """Loops whose trip count the text does not tell; they are counted as one trip."""
         return tuple(loop.name for loop in self.loops if loop.trip_count is None)
