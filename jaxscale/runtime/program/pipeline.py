@@ -15,7 +15,6 @@ respectively, not both. Devices of one stage skip together; only collectives amo
 Embedding and head may be stored in parts over the stages, so their weights are fetched outside of it, every tick.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +29,7 @@ from jaxscale.runtime.program.branch import run_where
 from jaxscale.runtime.program.model import Flow, build_context, embed_tokens, run_chunk, token_loss
 from jaxscale.runtime.program.modular import modular_gradients
 from jaxscale.runtime.program.program import Program
-from jaxscale.runtime.program.remat import remat_branch
+from jaxscale.runtime.program.remat import remat_layers, remat_whole
 from jaxscale.runtime.program.weights import fetch, make_slots, select_chunk, stage_index
 
 Array = jax.Array
@@ -91,14 +90,14 @@ def _scan_loss(
         microbatch = take_microbatch(batches, unit.microbatch)
         ends = _fetch_ends(program, stored, slots)
         enters = unit.valid & (stage == 0) & (unit.chunk == 0)
-        stream = lax.cond(enters, lambda: embed_tokens(program, ends["embedding"], microbatch), lambda: stream)
+        entering = _embed_where(program, enters, ends, stream, microbatch)
 
         def layers() -> Flow:
             rows = [select_chunk(program, tree["segments"], unit.chunk) for tree in (stored, slots)]
-            return run_chunk(program, *rows, stream, build_context(program, microbatch), unit.chunk)
+            return run_chunk(program, *rows, entering, build_context(program, microbatch), unit.chunk)
 
-        idle = Flow(stream=stream, aux=jnp.zeros(()))
-        flow = remat_branch(lambda: run_where(program, unit.valid, layers, lambda: idle), program.layout.remat)
+        idle = Flow(stream=entering, aux=jnp.zeros(()))
+        flow = remat_layers(lambda: run_where(program, unit.valid, layers, lambda: idle), program.layout.remat)
         leaves = unit.valid & (stage == stages - 1) & (unit.chunk == chunks - 1)
         loss += _loss_where(program, leaves, ends, flow.stream, microbatch)
         return (shift(flow.stream, _AXIS), loss, aux + flow.aux), None
@@ -109,16 +108,16 @@ def _scan_loss(
     return (loss + aux) / weight, (loss / weight, aux / weight)
 
 
+def _embed_where(program: Program, enters: Array, ends: dict[str, Params], stream: Array, microbatch: Batch) -> Array:
+    """The embedded tokens of a microbatch that enters the first stage, else `stream`."""
+    embedded = lambda: embed_tokens(program, ends["embedding"], microbatch)  # noqa: E731
+    return remat_whole(lambda: lax.cond(enters, embedded, lambda: stream))
+
+
 def _loss_where(program: Program, leaves: Array, ends: dict[str, Params], stream: Array, microbatch: Batch) -> Array:
-    """Token loss of a microbatch that leaves the last stage, else 0. Its logits are not kept for the backward pass."""
-
-    # Around the condition, not inside: see `remat_branch`.
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def loss(ends: dict[str, Params], stream: Array) -> Array:
-        head = lambda: token_loss(program, ends["head"], ends["embedding"], stream, microbatch)  # noqa: E731
-        return lax.cond(leaves, head, lambda: jnp.zeros(()))
-
-    return loss(ends, stream)
+    """Token loss of a microbatch that leaves the last stage, else 0."""
+    loss = lambda: token_loss(program, ends["head"], ends["embedding"], stream, microbatch)  # noqa: E731
+    return remat_whole(lambda: lax.cond(leaves, loss, lambda: jnp.zeros(())))
 
 
 def _stage_losses(

@@ -37,11 +37,16 @@ def remat_layer(layer: Layer, remat: str, *, in_loop: bool) -> Layer:
     return jax.checkpoint(layer, policy=policy_function(remat_policy(remat)), prevent_cse=not in_loop)
 
 
-def remat_branch(branch: Callable[[], Any], remat: str) -> Any:
+def remat_layers(layers: Callable[[], Any], remat: str) -> Any:
     """The result of layers that a pipeline stage may skip in a tick, each layer being wrapped by `remat_layer` already.
 
     A branch of a `lax.cond` returns whatever its backward pass reads, weights too, and the scan over ticks would keep
-    all that for every tick. Under a checkpoint around the branch the backward pass takes the weights from where they
+    all that for every tick. Under a checkpoint around the condition the backward pass takes the weights from where they
     lie; layers' inputs and what their policy saves are kept as ever, so that nothing is computed once more.
     """
-    return jax.checkpoint(branch, policy=policy_function(remat_policy(remat), inputs=True), prevent_cse=False)()
+    return jax.checkpoint(layers, policy=policy_function(remat_policy(remat), inputs=True), prevent_cse=False)()
+
+
+def remat_whole(work: Callable[[], Any]) -> Any:
+    """The result of work that a stage may skip, of which nothing is kept but what it reads; else as `remat_layers`."""
+    return jax.checkpoint(work, prevent_cse=False)()
