@@ -1,98 +1,80 @@
-"""Measure every layout of the study, one after the other in one process; what the store has is not measured again.
+"""Measure every layout of the study, one after the other in one process; what the table has is not measured again.
 
-    python experiments/emulated_mesh/ground_truth.py truth.db [--minutes 5] [--only-compile] [--repeats 2 --every 4]
+    python experiments/emulated_mesh/ground_truth.py [truth.csv] [--minutes 5] [--repeats 2 --every 4]
 
-With JAX's persistent cache ($JAX_COMPILATION_CACHE_DIR, and $JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0), programs
-can be compiled at any time (`--only-compile`), so that a quiet machine is needed for the steps themselves only. What
-else runs on the machine is made to wait where the kernel allows it, and shares of the cores are printed.
+Each layout takes turns with a reference step (dense, `data=8`), since the machine's speed drifts. The table holds the
+ratio, which is what counts. With JAX's persistent cache ($JAX_COMPILATION_CACHE_DIR, and
+$JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0) a program is compiled once. What else runs on the machine is made to wait
+where the kernel allows it.
 """
 
 import argparse
 import contextlib
+import csv
 import os
+import statistics
 import time
-import uuid
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from study import CLUSTER, MODELS, WORKLOAD, layouts, model
+from study import CLUSTER, HERE, MODELS, WORKLOAD, layouts, model
 
-from jaxscale.measure.step_child import compile_step, initial_state, take_devices, timed_step
-from jaxscale.measure.surroundings import load_afterwards, look_around
-from jaxscale.study import Store
-from jaxscale.types.measurement import Measurement, MeasureRequest
+from jaxscale.measure.pace import ratios, running_step
+from jaxscale.measure.step_child import take_devices
+from jaxscale.types import parse_layout
 
-WARMUPS, STEPS = 2, 7
+TURNS = 7
 HIGHEST_PRIORITY = -20
+REFERENCE = parse_layout("data=8,microbatch_size=1,remat=none,zero=3")
+COLUMNS = ("model", "layout", "ratio", "spread", "reference_s", "jax", "measured_at")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("store")
-    parser.add_argument("--minutes", type=float, default=5.0, help="stop before the next layout after so long")
-    parser.add_argument("--only-compile", action="store_true")
+    parser.add_argument("table", nargs="?", default=str(HERE / "truth.csv"), type=Path)
+    parser.add_argument("--minutes", type=float, default=60.0, help="stop before the next layout after so long")
     parser.add_argument("--model", action="append", choices=MODELS)
+    parser.add_argument("--schedule", action="append", help="only pipelines of these, and what has no pipeline as 1f1b")
     parser.add_argument("--repeats", type=int, default=1, help="measurements of each layout")
     parser.add_argument("--every", type=int, default=1, help="only each such layout")
     options = parser.parse_args()
     end = time.monotonic() + 60.0 * options.minutes
-    if options.only_compile:
-        for request in _requests(options, Counter()):
-            compile_step(request, take_devices(CLUSTER.num_devices, emulated=True), _nobody)
-        return
+    known = Counter((row["model"], row["layout"]) for row in rows(options.table))
     come_first()
-    store = Store(options.store)
-    known = Counter((m.request.shape.name, m.request.layout) for m in store.measurements())
-    for request in _requests(options, known):
-        if time.monotonic() > end:
-            return
-        measurement, used, others = measured(request)
-        store.save(measurement)
-        took = f"{measurement.median_s:.4f} s +- {measurement.spread_s:.4f}"
-        print(f"{request.shape.name} {request.layout} {took}, used {used:.0%}, others {others:.0%}", flush=True)
-
-
-def _requests(options: argparse.Namespace, known: Counter) -> Iterator[MeasureRequest]:
-    for name in options.model or MODELS:
-        shape = model(name)
-        for layout in layouts(name)[:: options.every]:
-            if known[shape.name, layout] < options.repeats:
-                yield MeasureRequest(
-                    shape=shape, workload=WORKLOAD, layout=layout, cluster=CLUSTER, num_steps=STEPS,
-                    num_warmup_steps=WARMUPS,
-                )  # fmt: skip
-
-
-def measured(request: MeasureRequest) -> tuple[Measurement, float, float]:
-    """One measurement, and the shares of the cores that it and others used while its steps ran."""
-    started_at, before = datetime.now(UTC).isoformat(timespec="seconds"), look_around({"JAX_PLATFORMS": "cpu"})
-    fields: dict[str, Any] = {}
-
-    def report(phase: str, **event: Any) -> None:
-        fields.update(event)
-
     devices = take_devices(CLUSTER.num_devices, emulated=True)
-    step, compiled = compile_step(request, devices, report)
-    state, batch = initial_state(request, step, report)
-    losses: list[float] = []
-    times: list[float] = []
-    busy_before, started = busy_s(), 0.0
-    for number in range(WARMUPS + STEPS):
-        if number == WARMUPS:
-            busy_before, started = busy_s(), time.perf_counter()
-        state, metrics, seconds = timed_step(compiled, state, batch)
-        losses.append(metrics["loss"])
-        times.append(seconds)
-    cores_s = (time.perf_counter() - started) * before.num_cores
-    machine, own = (after - sooner for after, sooner in zip(busy_s(), busy_before, strict=True))
-    return Measurement(
-        identifier=uuid.uuid4().hex, started_at=started_at, request=request, status="ok",
-        device_kind=devices[0].device_kind, num_devices=len(devices), warmup_times_s=tuple(times[:WARMUPS]),
-        step_times_s=tuple(times[WARMUPS:]), losses=tuple(losses), surroundings=load_afterwards(before), **fields,
-    ), own / cores_s, (machine - own) / cores_s  # fmt: skip
+    reference = running_step(model("dense"), WORKLOAD, REFERENCE, devices)
+    for name in options.model or MODELS:
+        for layout in layouts(name)[:: options.every]:
+            wanted = not options.schedule or layout.schedule in options.schedule
+            if not wanted or known[name, str(layout)] >= options.repeats:
+                continue
+            if time.monotonic() > end:
+                return
+            reference.times_s.clear()
+            found = ratios(running_step(model(name), WORKLOAD, layout, devices), reference, TURNS)
+            add(options.table, name, str(layout), found, statistics.median(reference.times_s))
+
+
+def rows(table: Path) -> list[dict[str, str]]:
+    """Rows of a table of measurements; none where there is no such file."""
+    return list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []
+
+
+def add(table: Path, name: str, layout: str, found: list[float], reference_s: float) -> None:
+    """One row more, written as soon as it is known."""
+    import jax
+
+    ratio = statistics.median(found)
+    spread = statistics.quantiles(found, n=4)[2] - statistics.quantiles(found, n=4)[0]
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    is_new = not table.exists()
+    with table.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if is_new:
+            writer.writerow(COLUMNS)
+        writer.writerow([name, layout, f"{ratio:.4f}", f"{spread:.4f}", f"{reference_s:.4f}", jax.__version__, now])
+    print(f"{name} {layout} {ratio:.3f} +- {spread:.3f} of {reference_s:.4f} s", flush=True)
 
 
 def come_first() -> None:
@@ -100,18 +82,6 @@ def come_first() -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, 0, HIGHEST_PRIORITY)
         Path("/proc/self/autogroup").write_text(str(HIGHEST_PRIORITY))  # Linux shares cores by session first
-
-
-def busy_s() -> tuple[float, float]:
-    """CPU seconds of the whole machine since it started, and of this process."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
-    own = os.times()
-    return (user + nice + system + irq + softirq + steal) / ticks, own.user + own.system
-
-
-def _nobody(**event: Any) -> None:
-    """Takes no report."""
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ EMULATED: tuple[OwnConstant, ...] = (
     OwnConstant(field="weight_passes", centre=8.0, spread=0.7),
     OwnConstant(field="saved_passes", centre=2.0, spread=0.7),
     OwnConstant(field="kernel_gap_s", centre=3e-5, spread=0.7),
-    OwnConstant(field="step_overhead_s", centre=4e-3, spread=1.0),
+    OwnConstant(field="step_overhead_s", centre=4e-3, spread=0.4),
     OwnConstant(field="microbatch_overhead_s", centre=1e-3, spread=1.0),
     OwnConstant(field="latency_s", centre=0.5, spread=0.7, of="network"),
     OwnConstant(field="bytes_per_s", centre=1.0, spread=0.4, of="network"),

@@ -13,8 +13,8 @@ Time = latency + wire bytes / bus bandwidth (ring algorithms; Thakur et al. 2005
 | all-to-all, local S | S (n-1)/n |
 | collective-permute, local S | S |
 
-Emulated devices share one memory: there a collective copies what each device ends up with, whatever the group's size.
-An all-reduce costs the bytes of a reduce-scatter and an all-gather; the members wait for each other once.
+Emulated devices share one memory: there a collective passes over its payload, whatever the group's size
+(`SHARED_MEMORY_PASSES`), and its members wait for each other once.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from jaxscale.cost.numbers import Number
-from jaxscale.types import Cluster
+from jaxscale.types import SHARED_MEMORY_PASSES, Cluster
 
 # A package of two dies joins them faster than its links to other packages (TPU7x: 6 times one ICI link,
 # cloud.google.com/tpu/docs/tpu7x, 2025).
@@ -195,7 +195,7 @@ def collective_s(
 def _shared_memory_s(
     kind: str, bytes_each: Number, size: Number, level: Level, *, latency_s: Number, xp: ModuleType
 ) -> Number:
-    """Emulated devices: everybody is waited for, and copies what it ends up with; a permute waits for all devices."""
+    """Emulated devices: everybody is waited for, and passes over the payload; a permute waits for all devices."""
     met = level.size if kind == "collective-permute" else size
-    copy_s = WIRE_FACTOR[kind] * bytes_each / level.bytes_per_s
+    copy_s = SHARED_MEMORY_PASSES[kind] * bytes_each / level.bytes_per_s
     return xp.where(size > 1, latency_s + met * level.latency_s + copy_s, 0.0)

@@ -8,7 +8,7 @@ that share: a predicted matmul, pass over memory or collective then takes the ti
 | peak FLOP/s of a format | matmuls, over `matmul_efficiency` k / (k + `matmul_k_half`) |
 | HBM bytes/s | passes over arrays larger than the caches, over `memory_efficiency` |
 | link bytes/s and latency of a hop | t = start + rounds (n-1) hop + wire bytes / bandwidth, all collectives together |
-| memory that emulated devices share | t = start + n latency + rounds payload / bandwidth, the same way |
+| memory that emulated devices share | t = start + n latency + passes payload / bandwidth, the same way |
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxscale.errors import MeasurementError
 from jaxscale.measure.probe import COLLECTIVES
-from jaxscale.types import Chip, Cluster, Stack, Tier
+from jaxscale.types import SHARED_MEMORY_PASSES, Chip, Cluster, Stack, Tier
 from jaxscale.types.measurement import ProbeResult, ProbeSample
 
 FORMATS = {"float32": "fp32", "bfloat16": "bf16"}  # array type -> matmul format of a chip
@@ -114,9 +114,9 @@ def _wired(sample: ProbeSample) -> tuple[float, float]:
 
 
 def _shared(sample: ProbeSample, tier: Tier) -> tuple[float, float]:
-    """Devices that are waited for, and bytes that one device copies, where all share one memory."""
+    """Devices that are waited for, and bytes that one device passes over, where all share one memory."""
     met = tier.size if sample.what == "collective-permute" else sample.group_size
-    return float(met), _rounds(sample) * sample.payload_bytes
+    return float(met), SHARED_MEMORY_PASSES[sample.what] * sample.payload_bytes
 
 
 def _fit_tier(tier: Tier, collectives: Sequence[ProbeSample], stack: Stack) -> Tier:

@@ -1,5 +1,6 @@
 """Microbenchmarks of the devices that are there, in a child process of their own."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -71,7 +72,7 @@ def run_probe(
     environment = child_environment(emulated=plan.emulated)
     before = look_around(environment)
     samples: list[ProbeSample] = []
-    steps: list[ProbeStep] = []
+    steps: list[tuple[ProbeStep, float]] = []  # with its time over the reference's
     found: dict = {}
     for event in run_child(CHILD_MODULE, encode(plan), environment=environment, watchdog_s=watchdog_s):
         if isinstance(event, Ending):
@@ -83,13 +84,14 @@ def run_probe(
             samples.append(decode(ProbeSample, event["sample"]))
             on_news(f"{samples[-1].what} {samples[-1].sizes} {samples[-1].dtype}")
         elif phase == "step":
-            steps.append(decode(ProbeStep, event["step"]))
-            on_news(f"step of {steps[-1].shape.name} as {steps[-1].layout}")
+            step = decode(ProbeStep, event["step"])
+            steps.append((step, event["ratio"]))
+            on_news(f"step of {step.shape.name} as {step.layout}")
         else:
             found |= event
     return ProbeResult(
         samples=tuple(samples),
-        steps=tuple(steps),
+        steps=tuple(dataclasses.replace(step, seconds=ratio * found["reference_s"]) for step, ratio in steps),
         device_kind=found["device_kind"],
         num_devices=plan.num_devices,
         memory_bytes=found["memory_bytes"],

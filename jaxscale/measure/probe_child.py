@@ -3,12 +3,13 @@
 Every operation runs on all devices at once, since emulated devices share cores and real ones share links and power.
 It is repeated inside one program, each time on what the last time gave, so that the compiler keeps every one; the time
 of one is the slope between a short and a long program, which holds neither dispatch nor the read of the result. Of
-several trials the best counts: whatever else runs on the machine only ever adds.
+several trials the best counts: whatever else runs on the machine only ever adds. Small whole steps take turns with one
+of them, whose typical time sets the scale of all.
 """
 
-import dataclasses
 import json
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,10 +26,10 @@ from jaxscale.aot.codec import decode, encode
 from jaxscale.aot.machine import available_memory_bytes
 from jaxscale.errors import MeasurementError
 from jaxscale.measure.events import Reporter, die_with_parent
+from jaxscale.measure.pace import ratios, running_step, typical_s
 from jaxscale.measure.probe import COLLECTIVES, ProbePlan
-from jaxscale.measure.step_child import take_devices, timed_step
-from jaxscale.runtime.data import SyntheticTokens, load_batch
-from jaxscale.types.measurement import ProbeSample, ProbeStep
+from jaxscale.measure.step_child import take_devices
+from jaxscale.types.measurement import ProbeSample
 
 Array = jax.Array
 Operation = Callable[..., Array]  # (x, *constants) -> x of the same shape, on one device
@@ -38,8 +39,7 @@ TARGET_S = 0.03  # what the long program should add, so that a timer and a sched
 MAX_REPEATS = 256
 VECTOR_MULTIPLY_ADDS = 64  # of one element in one pass: enough to be bound by arithmetic
 FLOAT32_BYTES = 4
-STEP_WARMUPS = 2
-STEPS_A_TRIAL = 2
+TURNS_A_TRIAL = 2  # of a small step
 
 
 def main(arguments: list[str]) -> None:
@@ -52,9 +52,8 @@ def main(arguments: list[str]) -> None:
         report(phase="devices", device_kind=devices[0].device_kind, memory_bytes=_memory_bytes(devices))
         for sample in samples(plan, devices):
             report(phase="sample", sample=encode(sample))
-        for step in plan.steps:
-            report(phase="step", step=encode(timed(step, devices, plan.num_trials)))
-        report(phase="done", done=True)
+        reference_s = report_steps(plan, devices, report) if plan.steps else 0.0
+        report(phase="done", done=True, reference_s=reference_s)
     except (RuntimeError, MeasurementError) as error:  # JAX's runtime errors among them
         report(phase="error", message=str(error))
 
@@ -82,21 +81,14 @@ def samples(plan: ProbePlan, devices: list[Any]) -> Iterator[ProbeSample]:
                 yield bench.collective(kind, size, payload_bytes)
 
 
-def timed(step: ProbeStep, devices: list[Any], num_trials: int) -> ProbeStep:
-    """A small training step with its best time."""
-    from jaxscale.runtime import build_step
-
-    built = build_step(step.shape, step.workload, step.layout, devices)
-    source = SyntheticTokens(seq_len=step.workload.seq_len, vocab_size=step.shape.vocab_size, seed=0)
-    batch = load_batch(source, 0, step.workload, built.batch_sharding)
-    compiled, state = built.lower().compile(), jax.block_until_ready(built.init())
-    for _ in range(STEP_WARMUPS):
-        state, _, _ = timed_step(compiled, state, batch)
-    best_s = math.inf
-    for _ in range(STEPS_A_TRIAL * num_trials):
-        state, _, seconds = timed_step(compiled, state, batch)
-        best_s = min(best_s, seconds)
-    return dataclasses.replace(step, seconds=best_s)
+def report_steps(plan: ProbePlan, devices: list[Any], report: Reporter) -> float:
+    """Time the small steps of a plan in turns with the first of them; returns that one's typical seconds."""
+    reference = running_step(plan.steps[0].shape, plan.steps[0].workload, plan.steps[0].layout, devices)
+    for step in plan.steps:
+        running = running_step(step.shape, step.workload, step.layout, devices)
+        ratio = statistics.median(ratios(running, reference, TURNS_A_TRIAL * plan.num_trials))
+        report(phase="step", step=encode(step), ratio=ratio)
+    return typical_s(reference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

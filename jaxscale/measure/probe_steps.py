@@ -20,7 +20,7 @@ SMALL = ModelShape(
 SPARSE = dataclasses.replace(
     SMALL, name="probe-moe", moe=MoEShape(num_experts=8, experts_per_token=2, expert_d_ff=192)
 )  # fmt: skip
-SEQ_LEN = 128
+SEQ_LEN = 192
 
 
 def probe_steps(num_devices: int, precision: Precision) -> tuple[ProbeStep, ...]:
@@ -49,7 +49,8 @@ def _steps(n: int, precision: Precision) -> Iterator[ProbeStep]:
     yield step(dataclasses.replace(SMALL, num_layers=6), alone)
     yield step(dataclasses.replace(SMALL, d_model=192, head_dim=24, d_ff=768), alone)
     yield step(dataclasses.replace(SMALL, vocab_size=4096), alone)
-    yield step(SMALL, alone, seq_len=4 * SEQ_LEN)
+    yield step(SMALL, alone, seq_len=SEQ_LEN // 3)
+    yield step(SMALL, alone, seq_len=3 * SEQ_LEN)
     yield step(SMALL, alone, batch=4 * n)
     yield step(SMALL, f"{alone},remat=full")
     yield step(SMALL, f"fsdp={n},zero=3")
@@ -57,7 +58,7 @@ def _steps(n: int, precision: Precision) -> Iterator[ProbeStep]:
     yield step(dataclasses.replace(SMALL, d_model=192, head_dim=24, d_ff=768), f"fsdp={n},zero=1")
     for tensor in (2, n) if n > 2 else (2,):
         yield step(SMALL, f"tensor={tensor},data={n // tensor}")
-        yield step(SMALL, f"tensor={tensor},data={n // tensor},sp=true", batch=2 * n)
+        yield step(SMALL, f"tensor={tensor},data={n // tensor},sp=true")
     for context in (2, n) if n > 2 else (2,):
         yield step(SMALL, f"context={context},fsdp={n // context},zero=3")
     yield step(SMALL, f"pipeline=2,data={n // 2}", batch=2 * n)
@@ -66,6 +67,7 @@ def _steps(n: int, precision: Precision) -> Iterator[ProbeStep]:
     yield step(dataclasses.replace(SMALL, num_layers=4), f"pipeline=4,tensor={max(n // 4, 1)},zero=3")
     yield step(dataclasses.replace(SMALL, num_layers=4), f"pipeline=4,data={max(n // 4, 1)},schedule=gpipe")
     yield step(SPARSE, alone)
+    yield step(dataclasses.replace(SPARSE, num_layers=4), alone)
     yield step(SPARSE, f"expert={n},zero=3")
     yield step(SPARSE, f"expert=2,tensor=2,data={max(n // 4, 1)}", batch=2 * n)
     yield step(SPARSE, f"fsdp={n},zero=3", batch=2 * n)

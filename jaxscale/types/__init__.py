@@ -1,6 +1,6 @@
 """Frozen values with invariants at construction; no I/O and no algorithms."""
 
-from jaxscale.types.hardware import Chip, Cluster, Tier
+from jaxscale.types.hardware import SHARED_MEMORY_PASSES, Chip, Cluster, Tier
 from jaxscale.types.layout import AXES, Layout, LayoutBatch, format_layout, parse_layout
 from jaxscale.types.model import MLAShape, ModelShape, MoEShape, RopeShape
 from jaxscale.types.remat import REMAT_POLICIES, RematPolicy, own_remat, remat_policy
@@ -21,6 +21,7 @@ __all__ = [
     "OPTIMIZERS",
     "PRECISIONS",
     "REMAT_POLICIES",
+    "SHARED_MEMORY_PASSES",
     "STACKS",
     "Chip",
     "Cluster",

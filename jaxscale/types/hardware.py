@@ -11,6 +11,12 @@ from jaxscale.types.stack import Stack
 ChipKind = Literal["tpu", "gpu", "cpu"]
 TierKind = Literal["torus", "switch", "memory"]
 
+# Passes over its payload that a collective takes where devices share one memory, as XLA's CPU client has it: a gather
+# reads and writes all of it on every device, a scatter reads all and writes a share, a permute only hands on.
+SHARED_MEMORY_PASSES = {
+    "all-gather": 2.0, "all-reduce": 2.0, "all-to-all": 2.0, "reduce-scatter": 1.0, "collective-permute": 1.5,
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chip:
@@ -33,6 +39,7 @@ class Chip:
     clock_hz: float = 0.0
     devices_per_chip: int = 1
     power_w: float = 0.0
+    sustained: float = 1.0  # clock that dense matmuls hold under the power limit, relative to the family's main chip
     dollars_per_hour: float = 0.0  # public on-demand price, for comparison only; 0 = unknown
     source: str = ""
 
@@ -46,6 +53,7 @@ class Chip:
             usable_hbm_bytes=self.usable_hbm_bytes,
             hbm_bytes_per_s=self.hbm_bytes_per_s,
             host_bytes_per_s=self.host_bytes_per_s,
+            sustained=self.sustained,
         )
         require_positive(owner, allow_zero=True, power_w=self.power_w, dollars_per_hour=self.dollars_per_hour)
         require_positive_int(owner, devices_per_chip=self.devices_per_chip, matmul_tile=self.matmul_tile)
@@ -69,7 +77,7 @@ class Tier:
 
     torus: `shape` are the chips along each dim, `wrap` whether the dim closes into a ring; `bytes_per_s` is one link,
     one direction. switch: `shape` has one entry, the members it joins; `bytes_per_s` is one chip's share, one
-    direction. `latency_s` is one hop. memory: emulated devices in one process; `bytes_per_s` is one device's share
+    direction. `latency_s` is one hop. memory: emulated devices in one process; `bytes_per_s` is one device's passes
     while all of them copy, `latency_s` is lost for every device that is waited for.
     """
 
