@@ -17,8 +17,9 @@ import numpy as np
 
 from experiments.results_io import sweep, write_rows
 from jaxscale.calibrate import Calibration, Run, calibration_for
-from jaxscale.calibrate.held_out import fit_stack, timed, user_spreads
+from jaxscale.calibrate.held_out import timed
 from jaxscale.calibrate.measured import runs_of
+from jaxscale.calibrate.own_runs import refit
 from jaxscale.study import Store
 from jaxscale.validate import Predictions, predict
 
@@ -60,7 +61,7 @@ def judge(runs: Sequence[Run]) -> list[dict]:
     """Calibrate on five runs and print the errors on the others."""
     fitted = chosen(runs)
     start = calibration_for(runs[0].software.stack, runs[0].chip)
-    calibration = fit_stack([runs[i] for i in fitted], start, spreads=user_spreads(start))
+    calibration = refit([runs[i] for i in fitted], start)
     before, after = _predict(runs, start), _predict(runs, calibration)
     others = np.array([i not in fitted for i in range(len(runs))])
     measured_s = np.array([run.step_time_s for run in runs])

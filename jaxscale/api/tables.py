@@ -147,13 +147,14 @@ def calibrate_stack(
     import os
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a few hundred runs: no accelerator is worth waiting for
-    from jaxscale.calibrate.held_out import fit_stack, user_spreads
+    from jaxscale.calibrate.held_out import fit_stack
+    from jaxscale.calibrate.own_runs import refit
 
     runs, _ = read_runs(table)
     chosen = of_one_stack(runs, chip, stack)
     key = (chosen[0].software.stack, chosen[0].chip)
     start = prior_on(*key) if from_priors else calibration_for(*key)
-    fitted = fit_stack(chosen, start, spreads=None if from_priors else user_spreads(start))
+    fitted = fit_stack(chosen, start) if from_priors else refit(chosen, start)
     return StackCalibration(runs=tuple(chosen), start=start, calibration=fitted)
 
 

@@ -27,7 +27,7 @@ class Constant:
     centre: float
     spread: float
     source: str
-    part: Literal["time", "memory"] = "time"
+    part: Literal["time", "memory", "pace"] = "time"
     applies: Callable[[Software], bool] = _everywhere
 
     def free(self, value: float) -> float:
@@ -90,6 +90,8 @@ COMPUTE: tuple[Constant, ...] = (
     _share("attention_flash2", "attention_efficiency", 0.68, 0.3, _FA, _kernel("flash2")),
     _share("attention_flash3", "attention_efficiency", 0.60, 0.3, "FA3, arXiv 2407.08608", _kernel("flash3")),
     _share("attention_splash", "attention_efficiency", 0.55, 0.5, "reaches about half of peak", _kernel("splash")),
+    _scale("attention_head_half", "attention_head_half", 32.0, 0.7, "FA2: head 64 reaches 80-90% of head 128",
+           _fused),
     _scale("score_passes", "score_passes", 9.0, 0.4, _EAGER, _kernel("naive", fused_softmax=False)),
     _scale("score_passes_fused", "score_passes", 4.5, 0.4, _EAGER, _kernel("naive", fused_softmax=True)),
     _share("ring_efficiency", "ring_efficiency", 0.85, 0.5, "smaller blocks, partial results merged", _fused),
@@ -98,6 +100,10 @@ COMPUTE: tuple[Constant, ...] = (
     _scale("elementwise_passes_fused", "elementwise_passes", 1.2, 0.3, _FUSED, lambda s: s.fused_elementwise),
     _scale("activation_passes", "activation_passes", 2.0, 0.4, _EAGER, lambda s: not s.fused_elementwise),
     _scale("activation_passes_fused", "activation_passes", 1.2, 0.3, _FUSED, lambda s: s.fused_elementwise),
+    _scale("cast_passes", "cast_passes", 2.0, 0.5, "read in bf16, write in fp8 as it is and transposed: 4 bytes for 2",
+           lambda s: s.matmul == "fp8" and not s.rowwise_fp8),
+    _scale("cast_passes_rowwise", "cast_passes", 4.0, 0.5, "two scales, a row's and a column's: two passes each",
+           lambda s: s.matmul == "fp8" and s.rowwise_fp8),
     _scale("norm_passes", "norm_passes", 9.0, 0.4, _EAGER, lambda s: not s.fused_norm),
     _scale("norm_passes_fused", "norm_passes", 1.2, 0.3, _FUSED, lambda s: s.fused_norm),
     _scale("kernel_gap_s", "kernel_gap_s", 4e-6, 0.6, "2-10 us between kernels of one CUDA stream"),
@@ -141,7 +147,11 @@ MEMORY: tuple[Constant, ...] = (
     _scale("score_saved_bytes", "score_saved_bytes", 5.0, 0.4, "softmax, mask, dropout: arXiv 2205.05198, eq. 1",
            lambda s: _eager(s) and s.attention_kernel == "naive" and not s.score_recompute, "memory"),
 )  # fmt: skip
-CONSTANTS: tuple[Constant, ...] = (*COMPUTE, *COMMUNICATION, *MEMORY)
+# Not fitted beside the others, of which it is a mixture: what a few runs on one cluster can tell (`own_runs`).
+PACE: tuple[Constant, ...] = (
+    _scale("pace", "pace", 1.0, 0.08, "the same job on two clusters of one chip: 5-10% apart", part="pace"),
+)  # fmt: skip
+CONSTANTS: tuple[Constant, ...] = (*COMPUTE, *COMMUNICATION, *MEMORY, *PACE)
 
 
 def constant_named(name: str) -> Constant | None:

@@ -2,7 +2,7 @@
 
 Minimises, over the constants x on their unbounded scale,
 
-    sum_i w_i rho(log(predicted_i(x) / measured_i) / NOISE) + sum_j ((x_j - centre_j) / spread_j)^2
+    sum_i w_i rho(log(predicted_i(x) / measured_i) / noise) + sum_j ((x_j - centre_j) / spread_j)^2
 
 rho is the pseudo-Huber loss: quadratic for errors within the noise, linear beyond, so that a run disturbed by something
 that its table does not tell has bounded influence. The Jacobian comes from jax, forward mode, through the same
@@ -69,9 +69,16 @@ class Objective:
 
 
 def times_objective(
-    runs: Sequence[Run], start: Calibration, spreads: Callable[[Constant], float] | None = None
+    runs: Sequence[Run],
+    start: Calibration,
+    spreads: Callable[[Constant], float] | None = None,
+    *,
+    noise: float = NOISE,
 ) -> Objective:
-    """Errors of predicted step times. `start` gives the priors' centres; all of `runs` are timed."""
+    """Errors of predicted step times. `start` gives the priors' centres; all of `runs` are timed.
+
+    `noise` is the standard deviation that is expected of one log error.
+    """
     constants = free_constants(runs, "time")
     table = blocks(runs, lambda run: start.stack_for(run.software))
     measured_s = np.array([run.step_time_s for run in runs])
@@ -84,7 +91,7 @@ def times_objective(
         return xp.log(xp.concatenate(pieces)[order] / measured_s)
 
     def residuals(free: Any, weights: Any, xp: Any) -> Any:
-        return weights * robust(log_errors(free, xp) / NOISE, xp)
+        return weights * robust(log_errors(free, xp) / noise, xp)
 
     return objective(log_errors, residuals, constants, start, spreads)
 

@@ -1,14 +1,13 @@
 """Fit a stack and state its error honestly: on runs that the fit has not seen."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from jaxscale.calibrate.calibration import Calibration
-from jaxscale.calibrate.constants import Constant
+from jaxscale.calibrate.calibration import Calibration, Fitted
 from jaxscale.calibrate.fit import NORMAL_80, Objective, maximise, times_objective
 from jaxscale.calibrate.memory import fit_memory
 from jaxscale.calibrate.run import Run
@@ -17,10 +16,6 @@ MOST_FOLDS = 6
 FEWEST_SWEEPS = 3  # below that, folds are single runs
 SMALLEST_SIGMA = 0.02
 FEWEST_RUNS = 12  # below that, folds are single runs
-ENOUGH_BETTER = 0.95  # a refit of shipped constants must do that much better on runs it left out, or they stay
-SURE = 1.5  # standard errors by which the gain of a refit must exceed none
-KEPT = "nothing; the constants stay as they were"
-DRIFT = 0.5  # how far a user's cluster may lie from the shipped stack, in prior spreads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,43 +36,31 @@ def timed(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.outcome == "ok" and run.step_time_s > 0]
 
 
-def fit_stack(
-    runs: Sequence[Run], start: Calibration, *, spreads: Callable[[Constant], float] | None = None, folds: bool = True
-) -> Calibration:
-    """Fit time and memory of one stack on one chip; with `folds` also judge it on what each fold leaves out.
-
-    `spreads` are those of a refit of known constants to a user's runs: it is kept only where it predicts runs that it
-    left out better than the known constants do, so that a handful of unlucky runs cannot make predictions worse.
-    """
+def fit_stack(runs: Sequence[Run], start: Calibration, *, folds: bool = True) -> Calibration:
+    """Fit time and memory of one stack on one chip; with `folds` also judge it on what each fold leaves out."""
     rows = timed(runs)
     fitted = dict(start.fitted)
     held = None
-    sigma = start.sigma_log
     if rows:
-        goal = times_objective(rows, start, spreads)
+        goal = times_objective(rows, start)
         weights = np.array([run.weight for run in rows])
         held = leave_out(rows, goal, weights) if folds else None
-        before = goal.log_errors(goal.centres)
-        if held is None or spreads is None or surely_better(held.errors, before):
-            fitted |= maximise(goal, weights).fitted()
-        else:
-            held = HeldOut(errors=before, folds=KEPT)
-        sigma = _blend(held, start.sigma_log, len(rows)) if held else start.sigma_log
+        fitted |= maximise(goal, weights).fitted()
     fitted |= fit_memory(runs, start)
+    return stated(start, fitted, rows, held)
+
+
+def stated(start: Calibration, fitted: dict[str, Fitted], rows: Sequence[Run], held: HeldOut | None) -> Calibration:
+    """A calibration with its error on what was left out, where anything was."""
+    sigma = start.sigma_log
     provenance: dict[str, Any] = {"rows": _counts(rows)}
     if held is not None:
+        sigma = _blend(held, start.sigma_log, len(rows))
         median, tail = np.median(np.abs(held.errors)), np.quantile(np.abs(held.errors), 0.9)
         provenance["held_out"] = {"left_out": held.folds, "median": _round(median), "p90": _round(tail)}
     return Calibration(
         stack=start.stack, chip=start.chip, fitted=fitted, sigma_log=round(sigma, 4), provenance=provenance
     )
-
-
-def surely_better(after: np.ndarray, before: np.ndarray) -> bool:
-    """Whether errors on runs left out shrank, by a share of them and by more than their scatter explains."""
-    gain = np.abs(before) - np.abs(after)
-    scatter = float(np.std(gain)) / math.sqrt(max(len(gain) - 1, 1))
-    return bool(np.mean(gain) > max((1.0 - ENOUGH_BETTER) * float(np.mean(np.abs(before))), SURE * scatter))
 
 
 def _blend(held: HeldOut, before: float, count: int) -> float:
@@ -115,13 +98,3 @@ def _counts(runs: Sequence[Run]) -> dict[str, int]:
 
 def _round(value: float) -> float:
     return float(f"{value:.3g}")
-
-
-def user_spreads(start: Calibration) -> Callable[[Constant], float]:
-    """Priors for a user's own runs: the shipped stack, free to drift by half of what is plausible of any stack."""
-
-    def spread(constant: Constant) -> float:
-        known = start.fitted.get(constant.name)
-        return min(math.hypot(known.spread, DRIFT * constant.spread), constant.spread) if known else constant.spread
-
-    return spread

@@ -56,7 +56,8 @@ def command(
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a few hundred runs: no accelerator is worth waiting for
     from jaxscale.api.tables import of_one_stack
     from jaxscale.calibrate import calibration_for, prior_on, to_text
-    from jaxscale.calibrate.held_out import fit_stack, user_spreads
+    from jaxscale.calibrate.held_out import fit_stack
+    from jaxscale.calibrate.own_runs import refit
 
     for path in (out, cluster_out, report):
         if path is not None:
@@ -69,8 +70,7 @@ def command(
     chosen = of_one_stack(runs, chip, stack)
     key = (chosen[0].software.stack, chosen[0].chip)
     start = prior_on(*key) if from_priors else calibration_for(*key)
-    spreads = None if from_priors else user_spreads(start)
-    calibration = fit_stack(chosen, start, spreads=spreads)
+    calibration = fit_stack(chosen, start) if from_priors else refit(chosen, start)
     write_atomically(out, to_text(calibration))
     if cluster_out is not None:
         write_atomically(cluster_out, _cluster_text(chosen, calibration))

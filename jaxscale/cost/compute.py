@@ -18,7 +18,6 @@ from jaxscale.types import LayoutBatch
 SUBLANES = 8  # rows that a TPU's matrix unit takes at a time
 ELEMENTWISE_BACKWARD = 1.5  # reads the input and the gradient, writes a gradient: three passes for two
 ATTENTION_BACKWARD_FLOPS = 2.5  # five matmuls for two (FlashAttention-2, arXiv 2307.08691, section 3)
-ATTENTION_HEAD_HALF = 32.0  # head width at which a fused kernel reaches half of its asymptote
 ATTENTION_CONTEXT_HALF = 256.0  # visible tokens at which it does
 DEFAULT_HEAD_DIM = 128.0
 HOP_KERNELS = 9.0  # of a ring's attention for each further shard of keys
@@ -63,10 +62,13 @@ def local_tokens(p: Problem, layouts: LayoutBatch) -> Tokens:
 def op_costs(p: Problem, ops: Sequence[Op], layouts: LayoutBatch) -> dict[str, OpCost]:
     """Price every op of a layer (or of the head)."""
     tokens = local_tokens(p, layouts)
-    return {op.name: _op_cost(p, op, tokens, layouts) for op in ops}
+    matmuls = [op for op in ops if op.kind == "matmul"]
+    # Matmuls of one input (Q, K and V; gate and up) run as one, so that it is converted once.
+    first = {op.inputs: op.name for op in reversed(matmuls)}
+    return {op.name: _op_cost(p, op, tokens, layouts, converts=op.name in first.values()) for op in ops}
 
 
-def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch) -> OpCost:
+def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch, *, converts: bool) -> OpCost:
     s, stack = p.inventory.numbers, p.stack
     tp = layouts.tensor
     split = 1.0 if op.shard == "whole" else tp
@@ -88,9 +90,14 @@ def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch) -> OpCost
         groups, m, k, n = _matmul_shape(p, op, tokens.full, layouts, split)
         flops = 2.0 * groups * m * k * n
         bytes_ = bytes_ + groups * (m * k + k * n + m * n) * p.compute_bytes
-        forward_s = forward_s + matmul_s(p, groups, m, k, n) + launch_s
+        wide = op.shard == "vocab"
+        forward_s = forward_s + matmul_s(p, groups, m, k, n, wide=wide) + launch_s
         # Input gradient [m, n] x [n, k], then weight gradient [k, m] x [m, n].
-        backward_s = backward_s + matmul_s(p, groups, m, n, k) + matmul_s(p, groups, k, m, n) + 2.0 * launch_s
+        backward_s = backward_s + matmul_s(p, groups, m, n, k, wide=wide) + matmul_s(p, groups, k, m, n, wide=wide)
+        backward_s = backward_s + 2.0 * launch_s
+        if not wide:
+            forward_s = forward_s + converts * _conversion_s(p, groups * m * k)
+            backward_s = backward_s + _conversion_s(p, groups * m * n)
         model_flops = 2.0 * tokens.full * op.rows * op.k * op.n / tp
     elif op.kind == "attention":
         flops, forward_s, backward_s = _attention(p, tokens.full, s.num_heads / tp, layouts)
@@ -168,11 +175,21 @@ def _matmul_shape(
     return experts, tokens * op.rows * p.capacity_factor / experts, k, n
 
 
-def matmul_s(p: Problem, groups: Number, m: Number, k: Number, n: Number) -> Number:
-    """Seconds of `groups` matmuls [m, k] x [k, n]."""
+def _conversion_s(p: Problem, elements: Number) -> Number:
+    """Seconds of scaling and rounding the `elements` of a matmul's input to fp8; zero in stacks that do not.
+
+    Weights are left out: frameworks convert them once a step, for all of its tokens.
+    """
+    bytes_ = elements * p.compute_bytes * p.stack.cast_passes
+    return bytes_ / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
+
+
+def matmul_s(p: Problem, groups: Number, m: Number, k: Number, n: Number, *, wide: bool = False) -> Number:
+    """Seconds of `groups` matmuls [m, k] x [k, n]; a `wide` one (the logits) stays in bf16 where others are in fp8."""
     flops = 2.0 * groups * m * k * n
     bytes_ = groups * (m * k + k * n + m * n) * p.compute_bytes
-    compute_s = flops / (p.device.peak_flops_per_s * matmul_efficiency(p, groups, m, k, n))
+    peak = p.device.attention_flops_per_s if wide else p.device.peak_flops_per_s
+    compute_s = flops / (peak * matmul_efficiency(p, groups, m, k, n))
     memory_s = bytes_ / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
     return p.xp.maximum(compute_s, memory_s)
 
@@ -236,8 +253,8 @@ def _attention(p: Problem, tokens: Number, heads: Number, layouts: LayoutBatch) 
     flops = attention_flops_per_token(p, causal=True) * tokens * share
     visible = visible_tokens(p, causal=True)
     ramp = visible / (visible + ATTENTION_CONTEXT_HALF)
-    head = s.qk_head_dim / (s.qk_head_dim + ATTENTION_HEAD_HALF)
-    head = head / (DEFAULT_HEAD_DIM / (DEFAULT_HEAD_DIM + ATTENTION_HEAD_HALF))
+    half = stack.attention_head_half
+    head = s.qk_head_dim / (s.qk_head_dim + half) / (DEFAULT_HEAD_DIM / (DEFAULT_HEAD_DIM + half))
     rate = p.device.attention_flops_per_s * stack.attention_efficiency * ramp * xp.minimum(head, 1.2)
     rate = rate * xp.where(layouts.context > 1, stack.ring_efficiency, 1.0)
     forward_s = flops / rate

@@ -26,8 +26,8 @@ class Device:
     """What one JAX device offers: a chip's figures over its devices."""
 
     kind: str  # tpu, gpu, cpu; rows of one batch share it
-    peak_flops_per_s: Number  # at the matmul format of the workload
-    attention_flops_per_s: Number  # fused attention stays in bf16 (or fp32)
+    peak_flops_per_s: Number  # at the matmul format of the workload, and the clock that the power limit allows
+    attention_flops_per_s: Number  # the same in bf16 (or fp32), in which attention and logits stay
     vector_flops_per_s: Number
     hbm_bytes_per_s: Number
     usable_hbm_bytes: Number
@@ -74,8 +74,8 @@ def problem(shape: ModelShape, workload: Workload, cluster: Cluster, stack: Stac
     attention_format = "fp32" if precision.matmul == "fp32" else "bf16"
     device = Device(
         kind=chip.kind,
-        peak_flops_per_s=chip.peak(precision.matmul) * per_device,
-        attention_flops_per_s=chip.peak(attention_format) * per_device,
+        peak_flops_per_s=chip.peak(precision.matmul) * per_device * chip.sustained,
+        attention_flops_per_s=chip.peak(attention_format) * per_device * chip.sustained,
         vector_flops_per_s=chip.vector_flops_per_s * per_device,
         hbm_bytes_per_s=chip.hbm_bytes_per_s * per_device,
         usable_hbm_bytes=chip.usable_hbm_bytes * per_device,

@@ -151,7 +151,7 @@ def _assemble(
     ahead, back = _expose(p, forward, hide), _expose(p, backward, hide)
     if p.device.kind == "cpu":
         send_s = forward.comm_s["pipeline"]
-        return emulated_parts_s(p, layouts, pieces, ahead, back, step_comm, send_s, optimizer_s)
+        return _paced(p, emulated_parts_s(p, layouts, pieces, ahead, back, step_comm, send_s, optimizer_s))
     head = pieces.head
     head_forward, head_backward = sum(head.forward_s.values()), sum(head.backward_s.values())
     forward_s, backward_s = sum(ahead.values()), sum(back.values())
@@ -171,7 +171,12 @@ def _assemble(
     merged["overhead"] = stack.step_overhead_s + m * stack.microbatch_overhead_s
     # The slowest of n devices, whose speeds scatter, falls behind the mean by about as much again with every doubling.
     merged["stragglers"] = total * stack.straggler_frac * np.log2(p.num_chips * p.devices_per_chip)
-    return merged
+    return _paced(p, merged)
+
+
+def _paced(p: Problem, parts: dict[str, Number]) -> dict[str, Number]:
+    pace = p.stack.pace
+    return {part: seconds * pace for part, seconds in parts.items()} if np.any(pace != 1.0) else parts
 
 
 def _shown(p: Problem, pieces: Parts, stage_s: Number, head_s: Number) -> Number:

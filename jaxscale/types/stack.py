@@ -26,11 +26,13 @@ class Stack:
     attention_kernel: AttentionKernel = "flash2"
     attention_efficiency: float = 0.55  # fused attention forward, of peak FLOP/s at head_dim 128
     attention_backward_ratio: float = 0.8  # its backward's efficiency relative to its forward's
+    attention_head_half: float = 32.0  # head width at which it reaches half of what very wide heads would
     score_passes: float = 4.0  # times that a naive attention's scores cross memory in the forward pass
     memory_efficiency: float = 0.8  # of HBM bytes/s, in element-wise passes
     elementwise_passes: float = 1.0  # memory traffic relative to one fused pass an op
     norm_passes: float = 1.0  # the same for norms (an unfused RMSNorm casts, squares, averages, scales)
     activation_passes: float = 1.0  # the same for the MLP's activation
+    cast_passes: float = 0.0  # fp8: memory traffic of scaling and rounding a matmul's input, relative to reading it
     weight_passes: float = 0.0  # times a device's weights cross memory a microbatch to be cut out and summed up
     saved_passes: float = 0.0  # the same of what is kept for the backward pass, for every loop that stacks it
     kernel_gap_s: float = 0.0  # device idle between two kernels
@@ -51,6 +53,7 @@ class Stack:
     ring_efficiency: float = 1.0  # attention over blocks of a ring of context ranks, relative to the whole sequence
     handoff_s: float = 0.0  # host and device wait for each other around a send between pipeline stages
     # Whole step
+    pace: float = 1.0  # of every second of the step, relative to the cluster that the other constants are of
     step_overhead_s: float = 0.0
     microbatch_overhead_s: float = 0.0
     straggler_frac: float = 0.0  # compute time lost for every doubling of the devices that wait for each other

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxscale.calibrate import Run
-from jaxscale.catalog import chip_names, load_cluster
+from jaxscale.calibrate.habits import HABITS
+from jaxscale.catalog import chip_names, load_cluster, load_model, model_names
 from jaxscale.errors import JaxscaleError, SpecError, nearest
 from jaxscale.types import (
     Cluster,
@@ -26,6 +27,7 @@ from jaxscale.types import (
 )
 from jaxscale.validate.recompute import with_likely_recompute
 from jaxscale.validate.software import Framework, framework_of, pure_bf16, remat_of, software_of
+from jaxscale.validate.words import hybrid_sharding, interleaved, network_named
 
 REQUIRED = (
     "id", "hardware", "num_chips", "num_layers", "d_model", "num_q_heads", "num_kv_heads", "head_dim", "d_ff",
@@ -33,6 +35,8 @@ REQUIRED = (
 )  # fmt: skip
 OUTCOMES = ("ok", "oom", "other_error")
 DEFAULT_VOCABULARY = 51200  # GPT-2's, padded as Megatron pads it; used where a source states none
+SIZES = ("num_layers", "d_model", "num_heads", "num_kv_heads", "d_ff", "mlp")  # that a preset must share with a row
+EXPERT_SIZES = ("num_experts", "experts_per_token", "expert_d_ff", "num_shared_experts")
 ZERO_STAGES = {0: ("none", "none", "none"), 1: ("none", "none", "fsdp"), 2: ("none", "fsdp", "fsdp"), 3: ("fsdp",) * 3}
 
 
@@ -187,7 +191,7 @@ def _shape(row: Mapping[str, Any]) -> ModelShape:
             num_experts=experts, experts_per_token=_whole(row, "experts_per_token"), expert_d_ff=width,
             num_shared_experts=shared, shared_expert_d_ff=width if shared else 0,
         )  # fmt: skip
-    return ModelShape(
+    said = ModelShape(
         name=str(row.get("model_name", "model")),
         num_layers=_whole(row, "num_layers"),
         d_model=_whole(row, "d_model"),
@@ -206,6 +210,23 @@ def _shape(row: Mapping[str, Any]) -> ModelShape:
         mlp_bias=not gated,
         positions="rope" if gated else "none",
     )
+    return _known_model(said)
+
+
+def _known_model(said: ModelShape) -> ModelShape:
+    """A preset of the same name and sizes, where it has what the columns of a table cannot say.
+
+    Latent attention, windows, norms of queries and keys, leading dense layers, routers.
+    """
+    if said.name not in model_names():
+        return said
+    known = load_model(said.name)
+    more = known.mla or known.num_window_layers or known.moe or known.qk_norm != "none"
+    if not more or any(getattr(known, size) != getattr(said, size) for size in SIZES):
+        return said
+    if said.moe and known.moe and any(getattr(known.moe, size) != getattr(said.moe, size) for size in EXPERT_SIZES):
+        return said
+    return dataclasses.replace(known, vocab_size=said.vocab_size, tied_embeddings=said.tied_embeddings)
 
 
 def _cluster(row: Mapping[str, Any]) -> Cluster:
@@ -217,9 +238,10 @@ def _cluster(row: Mapping[str, Any]) -> Cluster:
         raise SpecError(f"num_chips={chips} does not fill nodes of chips_per_node={node}")
     name = f"{hardware}:{node}x{chips // node}" if chips > node else f"{hardware}:{chips}"
     cluster = load_cluster(name)
-    if "inter_node_gbps_per_chip" not in row or len(cluster.tiers) == 1:
+    named = network_named(row)
+    if len(cluster.tiers) == 1 or ("inter_node_gbps_per_chip" not in row and named is None):
         return cluster
-    gigabits = _number(row, "inter_node_gbps_per_chip")
+    gigabits = named if "inter_node_gbps_per_chip" not in row else _number(row, "inter_node_gbps_per_chip")
     if not 0 < gigabits < math.inf:
         raise SpecError(f"inter_node_gbps_per_chip={gigabits} must be a finite number above zero")
     speed = gigabits * 1e9 / 8.0
@@ -268,21 +290,11 @@ def _layout(row: Mapping[str, Any], shape: ModelShape, framework: Framework) -> 
         raise SpecError(f"zero_stage={stage} is not one of 0, 1, 2, 3")
     if stage == 3 and pipeline > 1 and framework.keeps_gathered:
         stage = 1
-    match = _SLICES.search(str(row.get("variant", "")))
-    replicas = int(match[1]) if match else 1
-    shards = ranks // expert
+    replicas, shards = _replicas(row), ranks // expert
     data = replicas if shards % replicas == 0 else 1
     params, grads, optim = ZERO_STAGES[stage]
-    virtual = max(_whole(row, "virtual_pp", 1), 1)
-    if virtual > 1 and shape.num_layers % (pipeline * virtual):
-        virtual = 1
-    batch = _whole(row, "global_batch_seqs")
-    steps = _whole(row, "grad_accum", 0)
-    if row.get("micro_batch_seqs") == 0:
-        raise SpecError("micro_batch_seqs=0 must be at least 1, or blank")
-    micro = _whole(row, "micro_batch_seqs", 0) or (batch // (ranks * steps) if steps else 0)
-    if not micro:
-        micro = 1 if pipeline > 1 else max(batch // ranks, 1)
+    virtual = _virtual_stages(row, shape, framework, pipeline)
+    micro = _microbatch(row, framework, ranks, pipeline * virtual if pipeline > 1 else 1)
     split_sequence = _flag(row, "sp") if "sp" in row else framework.sequence_parallel
     return Layout(
         data=data, fsdp=shards // data, expert=expert, context=context, tensor=tensor, pipeline=pipeline,
@@ -292,6 +304,35 @@ def _layout(row: Mapping[str, Any], shape: ModelShape, framework: Framework) -> 
         virtual_stages=virtual if pipeline > 1 else 1,
         context_method="all_gather" if framework.gathers_context else "ring",
     )  # fmt: skip
+
+
+def _replicas(row: Mapping[str, Any]) -> int:
+    """Replicas of a sharded model: one a slice, and one a node where a table says that sharding is hybrid."""
+    match = _SLICES.search(str(row.get("variant", "")))
+    if match:
+        return int(match[1])
+    nodes = _whole(row, "num_chips") // _whole(row, "chips_per_node", 8)
+    return max(nodes, 1) if hybrid_sharding(row) else 1
+
+
+def _virtual_stages(row: Mapping[str, Any], shape: ModelShape, framework: Framework, pipeline: int) -> int:
+    """Chunks of layers that each stage holds; 1 where the modules that a framework counts do not split evenly."""
+    unstated = 2 if interleaved(row) else 1
+    virtual = max(_whole(row, "virtual_pp", unstated), 1)
+    habits = HABITS.get(framework.stack, {})
+    modules = shape.num_layers + habits.get("modules_before", 0.0) + habits.get("modules_after", 0.0)
+    return 1 if modules % (pipeline * virtual) else virtual
+
+
+def _microbatch(row: Mapping[str, Any], framework: Framework, ranks: int, stages: int) -> int:
+    """Sequences of a microbatch: stated, or by the framework's default for `stages` pipeline stages."""
+    if row.get("micro_batch_seqs") == 0:
+        raise SpecError("micro_batch_seqs=0 must be at least 1, or blank")
+    batch, steps = _whole(row, "global_batch_seqs"), _whole(row, "grad_accum", 0)
+    if not steps:
+        steps = stages if framework.microbatch_a_stage and stages > 1 else 0
+    micro = _whole(row, "micro_batch_seqs", 0) or (batch // (ranks * steps) if steps else 0)
+    return micro or (1 if stages > 1 else max(batch // ranks, 1))
 
 
 def _workload(row: Mapping[str, Any], framework: Framework) -> Workload:

@@ -30,6 +30,8 @@ class Framework:
     reduce_bytes: int = 2  # one gradient element on the wire
     grad_bytes: int = 4  # one gradient element kept until the optimizer's step
     keeps_gathered: bool = False  # under pipelining, FSDP gathers once a step and keeps the weights
+    microbatch_a_stage: bool = False  # where a table states no microbatch: as many microbatches as pipeline stages
+    names_engine: bool = False  # says so where it runs on Transformer Engine
 
 
 MEGATRON_CORE_YEAR = 2022  # Hopper
@@ -37,7 +39,7 @@ MEGATRON_CORE_YEAR = 2022  # Hopper
 # First match wins; the last one takes every other framework on a GPU.
 FRAMEWORKS: tuple[Framework, ...] = (
     Framework(stack="torch_titan", words=("torchtitan",), zero_stage=3, sequence_parallel=True,
-              attention_kernel="flash2", fused_norm=False, keeps_gathered=True,
+              attention_kernel="flash2", fused_norm=False, keeps_gathered=True, microbatch_a_stage=True,
               selective=own_remat(("q", "v", "attention", "mlp_gate"))),  # every other matmul, and the attention core
     Framework(stack="torch_fsdp", words=("composer", "fsdp", "llm-foundry"), zero_stage=3, sequence_parallel=False,
               attention_kernel="flash2", fused_norm=True),
@@ -49,7 +51,9 @@ FRAMEWORKS: tuple[Framework, ...] = (
               attention_kernel="naive", fused_norm=True, selective="none", reduce_bytes=2),
     Framework(stack="megatron", words=("megatron",), zero_stage=0, sequence_parallel=False,
               attention_kernel="naive", fused_norm=True, selective="none", reduce_bytes=4),
-    Framework(stack="xla", words=("maxtext", "jax", "pax", "levanter", "easydel", "t5x", "flax", "axlearn"),
+    Framework(stack="xla", words=("pax",), zero_stage=3, sequence_parallel=True, attention_kernel="flash2",
+              fused_norm=True, fused_elementwise=True, gathers_context=True, names_engine=True),
+    Framework(stack="xla", words=("maxtext", "jax", "levanter", "easydel", "t5x", "flax", "axlearn"),
               zero_stage=3, sequence_parallel=True, attention_kernel="flash2", fused_norm=True, fused_elementwise=True,
               gathers_context=True),
     Framework(stack="torch", words=("",), zero_stage=1, sequence_parallel=False, attention_kernel="flash2",
@@ -74,13 +78,16 @@ def software_of(row: Mapping[str, Any], framework: Framework, chip_kind: str, ma
     kernel = str(row.get("attention_kernel", "")).lower()
     variant = str(row.get("variant", "")).lower()
     compiled = "compile" in variant or "compile" in name or "async" in variant
+    engine = "transformerengine" in name.replace(" ", "")
     default = "splash" if chip_kind == "tpu" else framework.attention_kernel
+    if framework.names_engine and "te/" in kernel and not engine:
+        kernel = "naive"  # what the engine's kernels replace
     return Software(
         stack=f"xla_{chip_kind}" if framework.stack == "xla" or chip_kind == "tpu" else framework.stack,
         matmul=matmul,
         attention_kernel=_kernel(kernel, default),
         fused_norm=framework.fused_norm or compiled or "rms kernel" in variant,
-        fused_softmax="fused" in kernel or not kernel,
+        fused_softmax="fused" in kernel or not kernel or engine,
         fused_elementwise=framework.fused_elementwise or compiled,
         async_tensor="asynctp" in variant or chip_kind == "tpu",  # XLA decomposes sharded matmuls on a TPU
         rowwise_fp8="rowwise" in variant,

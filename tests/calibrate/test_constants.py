@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jaxscale.calibrate import CONSTANTS, Software
 from jaxscale.calibrate.constants import constant_named
-from jaxscale.calibrate.held_out import surely_better
+from jaxscale.calibrate.own_runs import surely_better
 from jaxscale.types import Stack
 
 FIELDS = {f.name for f in dataclasses.fields(Stack)}

@@ -10,7 +10,7 @@ from synthetic_runs import other_truth, synthetic_runs, times_and_peaks
 
 from jaxscale.calibrate import prior_on
 from jaxscale.calibrate.fit import maximise, times_objective
-from jaxscale.calibrate.held_out import fit_stack, fold_labels, user_spreads
+from jaxscale.calibrate.held_out import fit_stack, fold_labels
 
 START = prior_on("megatron", "a100")
 
@@ -90,7 +90,7 @@ def test_memory_follows_outcomes_and_peaks(runs):
 
 
 def test_held_out_error_is_stated(runs):
-    calibration = fit_stack(runs[::2], START, spreads=user_spreads(START))
+    calibration = fit_stack(runs[::2], START)
     held = calibration.provenance["held_out"]
     assert held["median"] < 0.03
     assert calibration.sigma_log < START.sigma_log

@@ -134,6 +134,53 @@ def test_the_stack_of_a_framework(tmp_path, hardware, framework, stack):
     assert run.software.stack == stack
 
 
+JAX = {"framework": "MaxText/JAX", "hardware": "h100-sxm-80gb", "tp": 1, "dp": 16, "inter_node_gbps_per_chip": ""}
+
+
+@pytest.mark.parametrize(
+    ("words", "gigabits"), [("A3 network (GPUDirect-TCPX)", 100), ("GPUDirect-TCPXO", 200), ("fast", 400)]
+)
+def test_a_network_that_is_named(tmp_path, words, gigabits):
+    (run,), _ = read(tmp_path, table(JAX | {"variant": words}))
+    assert run.cluster.tiers[-1].bytes_per_s == gigabits * 1e9 / 8
+
+
+def test_a_stated_bandwidth_counts_more_than_a_named_network(tmp_path):
+    (run,), _ = read(tmp_path, table(JAX | {"inter_node_gbps_per_chip": 50, "variant": "GPUDirect-TCPX"}))
+    assert run.cluster.tiers[-1].bytes_per_s == 50e9 / 8
+
+
+def test_hybrid_sharding_replicates_between_nodes(tmp_path):
+    (plain, hybrid), _ = read(tmp_path, table(JAX, JAX | {"variant": "hybrid sharding"}))
+    assert (plain.layout.data, plain.layout.fsdp) == (1, 16)
+    assert (hybrid.layout.data, hybrid.layout.fsdp) == (2, 8)
+
+
+def test_a_pipeline_of_torchtitan_has_as_many_microbatches_as_stages(tmp_path):
+    """Its default; and an interleaved schedule has two stages on each rank."""
+    titan = {"framework": "torchtitan", "num_layers": 30, "tp": 1, "pp": 4, "dp": 4, "micro_batch_seqs": ""}
+    titan |= {"virtual_pp": "", "num_chips": 16}
+    (plain, interleaved), _ = read(tmp_path, table(titan, titan | {"variant": "Interleaved1F1B"}))
+    assert (plain.layout.virtual_stages, plain.num_microbatches) == (1, 4)
+    assert (interleaved.layout.virtual_stages, interleaved.num_microbatches) == (2, 8)
+    assert interleaved.layout.schedule == "interleaved"
+
+
+@pytest.mark.parametrize(
+    ("framework", "kernel", "expected", "fused_softmax"),
+    [
+        ("PaxML/JAX", "flash (TE/cuDNN)", "naive", False),
+        ("PaxML/JAX + TransformerEngine", "flash (TE/cuDNN)", "flash3", True),
+        ("PaxML/JAX + TransformerEngine", "naive", "naive", True),
+        ("MaxText/JAX", "flash (TE/cuDNN)", "flash3", False),
+    ],
+)
+def test_a_kernel_of_an_engine_that_was_not_used(tmp_path, framework, kernel, expected, fused_softmax):
+    (run,), _ = read(tmp_path, table(JAX | {"framework": framework, "attention_kernel": kernel}))
+    assert run.software.attention_kernel == expected
+    assert run.software.fused_softmax == fused_softmax
+
+
 def test_selective_recompute_by_framework(tmp_path):
     core = {"framework": "Megatron-Bridge/Megatron-Core", "recompute": "selective"}
     titan = {"framework": "torchtitan", "recompute": "selective"}
