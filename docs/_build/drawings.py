@@ -101,8 +101,10 @@ def _figure(title: str, height: int, parts: Sequence[str]) -> str:
 def roofline() -> str:
     """The ops of a forward pass under the roof of a chip."""
     cluster, workload = load_cluster("v5p-64"), Workload(seq_len=8192, global_batch_size=128)
-    layout = parse_layout("fsdp=8,tensor=4,sp=true")
-    ops = predicted_ops(load_model(_MODEL), workload, cluster, layout, own_stack(cluster, workload))
+    given = (load_model(_MODEL), workload, cluster)
+    stack = own_stack(cluster, workload)
+    e = estimate(*given, parse_layout("fsdp=8,tensor=4,sp=true"), stack)
+    ops = [op for op in predicted_ops(*given, e, stack) if "backward" not in op.name and op.kind != "optimizer"]
     roof = device_roof(cluster, workload)
     ends = min(op.intensity for op in ops), max(op.intensity for op in ops)
     ridge = roof.flops_per_s / roof.bytes_per_s

@@ -34,6 +34,7 @@ class OpCost:
     forward_bytes: Number  # HBM traffic
     forward_s: Number
     backward_flops: Number
+    backward_bytes: Number  # HBM traffic
     backward_s: Number
     output_bytes: Number  # its output tensor on one device, at compute precision
     extra_bytes: Number  # what is saved beside the output
@@ -83,13 +84,14 @@ def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch, *, conver
     pass_s = io_bytes * _passes(p, op) / (p.device.hbm_bytes_per_s * stack.memory_efficiency)
     launch_s = stack.kernel_gap_s
     flops: Number = 0.0
-    bytes_ = io_bytes
+    bytes_, backward_bytes = io_bytes, io_bytes * ELEMENTWISE_BACKWARD
     forward_s, backward_s = pass_s, pass_s * ELEMENTWISE_BACKWARD
     model_flops: Number = 0.0
     if op.kind == "matmul":
         groups, m, k, n = _matmul_shape(p, op, tokens.full, layouts, split)
         flops = 2.0 * groups * m * k * n
-        bytes_ = bytes_ + groups * (m * k + k * n + m * n) * p.compute_bytes
+        operands = groups * (m * k + k * n + m * n) * p.compute_bytes
+        bytes_, backward_bytes = bytes_ + operands, backward_bytes + 2.0 * operands
         wide = op.shard == "vocab"
         forward_s = forward_s + matmul_s(p, groups, m, k, n, wide=wide) + launch_s
         # Input gradient [m, n] x [n, k], then weight gradient [k, m] x [m, n].
@@ -102,6 +104,7 @@ def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch, *, conver
     elif op.kind == "attention":
         flops, forward_s, backward_s = _attention(p, tokens.full, s.num_heads / tp, layouts)
         bytes_ = tokens.full * (s.num_heads + s.num_kv_heads) / tp * (s.qk_head_dim + s.v_head_dim) * p.compute_bytes
+        backward_bytes = 2.0 * bytes_  # reads queries, keys, values, output, its gradient; writes three gradients
         model_flops = attention_flops_per_token(p) * tokens.full / tp
         forward_s, backward_s = forward_s + launch_s, backward_s + launch_s
         backward_s = backward_s + stack.score_recompute * forward_s
@@ -113,7 +116,8 @@ def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch, *, conver
     backward_flops = flops * (ATTENTION_BACKWARD_FLOPS if op.kind == "attention" else 2.0)
     return OpCost(
         name=op.name, kind=op.kind, forward_flops=flops, forward_bytes=bytes_, forward_s=forward_s,
-        backward_flops=backward_flops, backward_s=backward_s, output_bytes=output * p.compute_bytes,
+        backward_flops=backward_flops, backward_bytes=backward_bytes, backward_s=backward_s,
+        output_bytes=output * p.compute_bytes,
         extra_bytes=_extra_bytes(p, op, tokens, output, layouts), model_flops=model_flops,
     )  # fmt: skip
 

@@ -271,9 +271,13 @@ def _accumulation_s(p: Problem, pieces: Parts, held: StateBytes) -> Number:
     return (pieces.num_microbatches > 1) * traffic / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
 
 
+def optimizer_bytes(p: Problem, elements: Number) -> Number:
+    """Memory traffic of the update: read gradient, master weight and state, write weight and state."""
+    return elements * (p.grad_bytes + 2.0 * p.master_bytes + 2.0 * p.state_bytes)
+
+
 def _optimizer_s(p: Problem, layouts: LayoutBatch, elements: Number) -> Number:
-    """Read gradient, master weight and state, write weight and state; offloaded state crosses to the host and back."""
-    traffic = elements * (p.grad_bytes + 2.0 * p.master_bytes + 2.0 * p.state_bytes)
-    on_device = traffic / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
+    """The update by its memory traffic; offloaded state crosses to the host and back."""
+    on_device = optimizer_bytes(p, elements) / (p.device.hbm_bytes_per_s * p.stack.memory_efficiency)
     host = layouts.offload_optimizer * elements * p.state_bytes / p.device.host_bytes_per_s
     return on_device + p.xp.maximum(host, 0.0) * 2.0

@@ -87,7 +87,7 @@ def _compile() -> Page:
     facts = CompilerFacts(
         status="compiled", message="", compile_s=12.5, cached=False, cycles_s=0.1,
         buffers=[(f"param.{i} {HOSTILE}", 2.0**30 / i) for i in range(1, 5)],
-        ops=predicted_ops(about.shape, WORKLOAD, about.cluster, e.layout), versions={"libtpu": "0.0"},
+        ops=predicted_ops(about.shape, WORKLOAD, about.cluster, e), versions={"libtpu": "0.0"},
         flags=[("xla_flag", "1")], note="compiled for nobody",
     )  # fmt: skip
     return compile_page(about, e, compiled(e, 1.02 * e.memory_bytes), facts)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import jaxscale.report.kinds
+from jaxscale.cost import estimate
 from jaxscale.report.figures.roofline import roofline_figure
 from jaxscale.report.kinds.shared import predicted_roofline
 from jaxscale.report.ops import device_roof, predicted_ops
@@ -28,6 +29,7 @@ from jaxscale.report.page import (
 )
 from jaxscale.report.pipeline import schedule_drawing
 from jaxscale.search import parse_limits, search
+from jaxscale.types import Layout
 from jaxscale.types.results import TierOfTruth
 
 from .examples import HOSTILE, PAGES, WORKLOAD, one_layout_search, page, report, result, rows, subject
@@ -185,15 +187,28 @@ def test_tiers_stand_side_by_side_with_their_intervals() -> None:
     assert traces["measured"]["error_x"]["array"] == [2.0]
 
 
-def test_ops_of_the_roofline_add_up_to_the_forward_pass() -> None:
-    about, e = subject(), result().ranked[0]
-    ops = predicted_ops(about.shape, WORKLOAD, about.cluster, e.layout)
-    matmuls = sum(op.step_s for op in ops if op.kind == "matmul")
-    # Backward is two matmuls of the same FLOPs in other shapes; element-wise parts of a matmul count as their own.
-    assert e.time_parts_s["matmul"] / 4 < matmuls < e.time_parts_s["matmul"] / 2
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_ops_of_the_roofline_add_up_to_the_step(remat: str) -> None:
+    """Of both passes; the element-wise ops leave out the embedding and the sums of gradients."""
+    about = subject()
+    layout = Layout(fsdp=about.cluster.num_devices, remat=remat)
+    e = estimate(about.shape, WORKLOAD, about.cluster, layout, about.stack)
+    ops = predicted_ops(about.shape, WORKLOAD, about.cluster, e, about.stack)
+    found: dict[str, float] = {}
+    for op in ops:
+        kind = op.kind.removesuffix(", backward")
+        found[kind] = found.get(kind, 0.0) + op.step_s
+    parts = e.time_parts_s
+    again = parts.get("recompute", 0.0)
+    assert found["optimizer"] == parts["optimizer"]
+    assert parts["matmul"] <= found["matmul"] * (1 + 1e-9) <= (parts["matmul"] + again) * (1 + 1e-6)
+    rest = sum(found.values()) - found["optimizer"] - again - parts["matmul"] - parts["attention"]
+    assert 0.0 < rest <= parts["elementwise"]
+    if remat == "none":
+        assert (found["matmul"], found["attention"]) == pytest.approx((parts["matmul"], parts["attention"]))
     roof = device_roof(about.cluster, WORKLOAD)
     assert all(op.flops_per_s <= roof.at(op.intensity) * 1.001 for op in ops)
-    assert {op.name for op in ops} >= {"q", "attention", "mlp_up", "logits"}
+    assert {op.name for op in ops} >= {"q", "q, backward", "attention, backward", "logits, backward", "adamw"}
 
 
 def test_an_op_that_moves_nothing_is_no_point() -> None:

@@ -14,6 +14,7 @@ from jaxscale.report.figures.marks import COLOURS, plain
 from jaxscale.report.page import Evidence, Figure, number_table
 
 SMALLEST_PX, LARGEST_PX = 8.0, 30.0
+BACKWARD = ", backward"  # ends the name and the kind of a point of the backward pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +61,11 @@ def roofline_figure(points: Sequence[OpPoint], roof: Roof, caption: str, evidenc
     kept = [p for p in points if p.flops > 0 and p.num_bytes > 0 and p.seconds > 0]
     longest = max((p.step_s for p in kept), default=1.0)
     kinds = list(dict.fromkeys(p.kind for p in kept))
+    colours = dict(zip(dict.fromkeys(map(_of_both_passes, kinds)), COLOURS, strict=False))
     traces = [_roof_trace(kept, roof)]
     traces += [
-        _kind_trace([p for p in kept if p.kind == kind], kind, COLOURS[i % len(COLOURS)], longest, roof)
-        for i, kind in enumerate(kinds)
+        _kind_trace([p for p in kept if p.kind == kind], kind, colours[_of_both_passes(kind)], longest, roof)
+        for kind in kinds
     ]
     layout: dict[str, Any] = {
         "height": 460,
@@ -79,6 +81,11 @@ def roofline_figure(points: Sequence[OpPoint], roof: Roof, caption: str, evidenc
         id="roofline", caption=caption, evidence=evidence, data=traces, layout=layout, height_px=460,
         numbers=number_table("Ops, longest first.", header, rows),
     )  # fmt: skip
+
+
+def _of_both_passes(kind: str) -> str:
+    """The kind of an op, whichever pass: the two share a colour and differ in shape."""
+    return kind.removesuffix(BACKWARD)
 
 
 def _row(p: OpPoint, roof: Roof) -> tuple[float | str, ...]:
@@ -103,9 +110,12 @@ def _kind_trace(points: Sequence[OpPoint], kind: str, colour: str, longest_s: fl
         f"{p.flops_per_s / roof.at(p.intensity):.0%} of the roof<br>{1e3 * p.step_s:.3g} ms a step<extra></extra>"
         for p in points
     ]
+    shape = "diamond" if kind.endswith(BACKWARD) else "circle"
     sizes = [max(SMALLEST_PX, LARGEST_PX * math.sqrt(p.step_s / longest_s)) for p in points]
     return {
         "type": "scatter", "mode": "markers", "name": plain(kind), "x": [p.intensity for p in points],
         "y": [p.flops_per_s / 1e12 for p in points], "hovertemplate": hover,
-        "marker": {"size": sizes, "color": colour, "opacity": 0.75, "line": {"color": "@bg", "width": 1}},
+        "marker": {
+            "symbol": shape, "size": sizes, "color": colour, "opacity": 0.75, "line": {"color": "@bg", "width": 1},
+        },
     }  # fmt: skip

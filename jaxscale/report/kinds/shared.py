@@ -110,11 +110,11 @@ def _time_note(e: Estimate) -> str:
 
 def predicted_roofline(subject: Subject, e: Estimate) -> Figure:
     """The roofline of a predicted step."""
-    points = predicted_ops(subject.shape, subject.workload, subject.cluster, e.layout, subject.stack)
+    points = predicted_ops(subject.shape, subject.workload, subject.cluster, e, subject.stack)
     caption = (
-        "Every op of the forward pass of one microbatch under the roof of one device; the larger a point, the more of "
-        "the step it takes. An element-wise op counts as one FLOP for each element that it moves. Of each matmul, the "
-        "backward pass is two of the same FLOPs."
+        "Every op of a step under the roof of one device, forward and backward; the larger a point, the more of the "
+        "step it takes, recomputing included. A backward point of a matmul is its two together. An element-wise op "
+        "counts as one FLOP for each element that it moves."
     )
     sure = "Priced by the cost model with the constants named under assumptions; the roof is the chip's data sheet."
     roof = device_roof(subject.cluster, subject.workload)
