@@ -8,11 +8,13 @@ import numpy as np
 from jaxscale.plan.budget.front import Alternative, front_of
 from jaxscale.plan.budget.planner import Plan
 from jaxscale.plan.laws import LAWS, laws_for
-from jaxscale.plan.panel import best_loss, loss_of
-from jaxscale.report.figures.marks import COLOURS, HATCHES, SEQUENTIAL, count_bars, plain
+from jaxscale.plan.panel import Allocation, best_loss, loss_of
+from jaxscale.report.figures.marks import COLOURS, HATCHES, ORANGE_TO_BLUE, SEQUENTIAL, count_bars, plain
 from jaxscale.report.page import Evidence, Figure, number_table
 
 POINTS = 40
+CONTOURS_PX, NAME_PX = 448, 17  # height of the plot without its margins, and of a line of text in it
+NAME_SHARE = 0.29  # of the plot's width, so that the longest name has room on a phone
 DASHES = ("solid", "dash", "dot", "dashdot")
 LEGEND = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "font": {"size": 11}}
 
@@ -75,7 +77,7 @@ def contours_figure(plan: Plan, evidence: Evidence) -> Figure:
     traces = [
         {
             "type": "contour", "x": params.tolist(), "y": tokens.tolist(), "z": loss, "ncontours": 25,
-            "colorscale": SEQUENTIAL, "contours": {"coloring": "lines", "showlabels": True},
+            "colorscale": ORANGE_TO_BLUE, "contours": {"coloring": "lines", "showlabels": True},
             "line": {"width": 1.2}, "showscale": False,
             "hovertemplate": "%{x:.3g} parameters on %{y:.3g} tokens: %{z:.3f}<extra></extra>",
         },
@@ -85,10 +87,9 @@ def contours_figure(plan: Plan, evidence: Evidence) -> Figure:
             "hoverinfo": "skip",
         },
         {
-            "type": "scatter", "mode": "markers+text", "name": "laws", "x": [a.params for a in answers],
+            "type": "scatter", "mode": "markers", "name": "laws", "x": [a.params for a in answers],
             "y": [a.tokens for a in answers], "text": [plain(a.law) for a in answers],
-            "textposition": [("top right", "bottom left")[i % 2] for i in range(len(answers))],
-            "textfont": {"size": 11}, "marker": {"size": 9, "color": COLOURS[1]},
+            "marker": {"size": 9, "color": COLOURS[1], "line": {"color": "@bg", "width": 1}},
             "hovertemplate": "%{text}: %{x:.3g} parameters on %{y:.3g} tokens<extra></extra>",
         },
         _star("the plan", d.params, d.tokens, "@accent") | {"showlegend": True},
@@ -99,6 +100,7 @@ def contours_figure(plan: Plan, evidence: Evidence) -> Figure:
         "yaxis": {"type": "log", "title": {"text": "tokens (log)"}, "range": _log_range(tokens), "dtick": 1},
         "legend": LEGEND,
         "margin": {"l": 64, "r": 16, "t": 16, "b": 56},
+        "annotations": _law_names(answers, params, tokens),
     }
     caption = f"Lines of equal loss under {law.title}, the sizes that this budget buys, and what each law would train."
     rows = [(a.title, a.params, a.tokens, a.tokens_per_param) for a in answers]
@@ -106,6 +108,26 @@ def contours_figure(plan: Plan, evidence: Evidence) -> Figure:
     return Figure(
         id="contours", caption=caption, evidence=evidence, data=traces, layout=layout, numbers=numbers, height_px=520
     )
+
+
+def _law_names(answers: Sequence[Allocation], params: np.ndarray, tokens: np.ndarray) -> list[dict[str, Any]]:
+    """Names in a column at the right, each with a line from its left end to its point.
+
+    All points lie on the line of the budget, which falls to the right, so that the column is clear of it, and lines
+    from points in order of height to names in the same order do not cross. A log axis takes places as logarithms.
+    """
+    (left, right), (low, top) = _log_range(params), _log_range(tokens)
+    column = right - NAME_SHARE * (right - left)
+    spacing = NAME_PX / CONTOURS_PX * (top - low)
+    return [
+        {
+            "x": float(np.log10(a.params)), "y": float(np.log10(a.tokens)), "axref": "x", "ayref": "y", "ax": column,
+            "ay": top - spacing * (i + 0.7), "text": plain(a.law), "xanchor": "left", "yanchor": "middle",
+            "showarrow": True, "arrowhead": 0, "arrowwidth": 1, "arrowcolor": "@dim", "standoff": 5, "bgcolor": "@bg",
+            "borderpad": 1, "font": {"size": 11},
+        }
+        for i, a in enumerate(sorted(answers, key=lambda a: -a.tokens))
+    ]  # fmt: skip
 
 
 def _log_range(values: np.ndarray) -> list[float]:
