@@ -202,14 +202,14 @@ def _changes(about: Subject, e: Estimate) -> tuple[Change, ...]:
 def _sections(
     about: Subject, e: Estimate, changes: Sequence[Change], other: Estimate | None
 ) -> dict[str, tuple[str, ...]]:
-    better = explain.improvements(e, changes)
-    gains = tuple(explain.change_sentence(e, change) for change in better) or ("None helps.",)
     sections = {
         "What it does": layout_sentences(e.layout, about.workload, about.cluster),
         "Time": explain.time_sentences(e, about.workload, about.cluster),
         "Memory": explain.memory_sentences(e),
         "Communication": (explain.communication_sentence(e),),
-        "The best single changes" if e.fits else "Single changes after which it fits": gains,
+        "The best single changes" if e.fits else "Single changes after which it fits": explain.gain_sentences(
+            e, changes
+        ),
     }
     if other is not None:
         sections["Against the other layout"] = explain.difference_sentences(e, other)

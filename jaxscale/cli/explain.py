@@ -49,16 +49,17 @@ def command(request: Request, against: str | None, quiet: bool, as_json: bool) -
         "Time": explain.time_sentences(e, request.workload, request.cluster),
         "Memory": explain.memory_sentences(e),
         "Communication": (explain.communication_sentence(e),),
-        "The best single changes" if e.fits else "Single changes after which it fits": tuple(
-            explain.change_sentence(e, change) for change in better
-        )
-        or ("None helps.",),
+        "The best single changes" if e.fits else "Single changes after which it fits": explain.gain_sentences(
+            e, changes
+        ),
     }
     if other is not None and other.layout != layout:
         heading = "Against the other layout" if against else "Against the best that search finds"
         sections[heading] = explain.difference_sentences(e, other)
     elif other is not None:
         sections["Against the best"] = ("It is the best layout that search finds.",)
+    else:
+        sections["Against the best"] = (f"Search finds no layout that fits {request.cluster.name}.",)
     record = {
         "legal": True,
         "estimate": e.to_json(),

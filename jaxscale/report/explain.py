@@ -8,6 +8,8 @@ from jaxscale.types.search import Change
 from jaxscale.units import format_bytes, format_seconds
 
 COMMUNICATION = ("tensor", "expert", "context", "fsdp", "data")
+COMMUNICATION_GROUP = "communication (what is exposed, and compute slowed by what is hidden)"
+MORE_THAN_HIDES = 1.2  # of the step without its communication: above that even the best overlap leaves some exposed
 NUM_REASONS = 3
 WORTH_A_WORD = 1e-3  # of the whole; smaller changes are not mentioned
 MEMORY_WORDS = {
@@ -30,14 +32,27 @@ def time_sentences(e: Estimate, workload: Workload, cluster: Cluster) -> tuple[s
         f"{TIME_WORDS.get(name, name)} {format_seconds(seconds)} ({seconds / e.step_time_s:.0%})"
         for name, seconds in largest_parts(e.time_parts_s, share=0.01)
     )
+    takes = "A step takes" if e.fits else "If there were memory for it (there is not, see below), a step would take"
+    executed = f"; with all FLOPs that run counted, recomputed and padded ones too, HFU is {e.hfu:.1%}."
     return (
-        f"A step takes {format_seconds(e.step_time_s)}: {parts}.",
+        f"{takes} {format_seconds(e.step_time_s)}: {parts}.",
         f"At the chip's peak the model's own FLOPs would take {format_seconds(ideal_s)}, so MFU is {e.mfu:.1%}"
-        + (f"; with what is recomputed counted, {e.hfu:.1%}." if e.hfu > e.mfu * 1.001 else "."),
+        + (executed if e.hfu > e.mfu * 1.001 else "."),
         bound_sentence(e),
-        f"If all communication hid behind compute it would be {format_seconds(e.lower_s)}, if none did "
-        f"{format_seconds(e.upper_s)}.",
+        _overlap_sentence(e),
     )
+
+
+def _overlap_sentence(e: Estimate) -> str:
+    """The bounds on either side; where there is more to send than compute to hide it behind, that too."""
+    said = (
+        f"If all communication hid behind compute it would be {format_seconds(e.lower_s)}, if none did "
+        f"{format_seconds(e.upper_s)}"
+    )
+    without = e.step_time_s - time_groups(e.time_parts_s)[COMMUNICATION_GROUP]
+    if e.lower_s > MORE_THAN_HIDES * without:
+        return f"{said}: there is more to send than compute to hide it behind, so that overlap alone does not help."
+    return f"{said}."
 
 
 def bound_sentence(e: Estimate) -> str:
@@ -57,7 +72,7 @@ def time_groups(parts: Mapping[str, float]) -> dict[str, float]:
         + get("attention", 0.0)
         + get("recompute", 0.0),
         "memory bandwidth (element-wise passes, the optimizer)": get("elementwise", 0.0) + get("optimizer", 0.0),
-        "exposed communication": sum(get(axis, 0.0) for axis in COMMUNICATION) + get("contention", 0.0),
+        COMMUNICATION_GROUP: sum(get(axis, 0.0) for axis in COMMUNICATION) + get("contention", 0.0),
         "the pipeline (bubble and sends)": get("pipeline", 0.0),
         "waiting (launches, stragglers, fixed overhead)": get("launch", 0.0)
         + get("stragglers", 0.0)
@@ -99,6 +114,20 @@ def improvements(e: Estimate, changes: Sequence[Change], count: int = 3) -> tupl
         if change.estimate.fits and change.estimate.step_time_s < limit_s:
             chosen.setdefault(change.kind, change)
     return tuple(list(chosen.values())[:count])
+
+
+def gain_sentences(e: Estimate, changes: Sequence[Change]) -> tuple[str, ...]:
+    """What the best single changes gain; where none helps, the one that comes nearest to fitting."""
+    better = improvements(e, changes)
+    if better:
+        return tuple(change_sentence(e, change) for change in better)
+    if e.fits or not changes:
+        return ("None helps.",)
+    smallest = min(changes, key=lambda change: change.estimate.memory_bytes)
+    return (
+        f"No single change makes it fit. {smallest.what} comes nearest: "
+        f"{format_bytes(smallest.estimate.memory_bytes)} of {format_bytes(e.memory_limit_bytes)} a device.",
+    )
 
 
 def change_sentence(e: Estimate, change: Change) -> str:
