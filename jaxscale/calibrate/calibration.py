@@ -1,6 +1,7 @@
 """A fitted stack on one generation of chips: values, intervals, held-out error and provenance; and its YAML file."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,10 +12,16 @@ from typing import Any
 from jaxscale.calibrate.constants import CONSTANTS, Constant, constant_named
 from jaxscale.calibrate.habits import HABITS
 from jaxscale.calibrate.run import Software
+from jaxscale.calibrate.spread import (
+    OTHER_KIND_SIGMA,
+    Ranges,
+    doublings_outside,
+    place,
+    prior_sigma,
+    widened,
+)
 from jaxscale.errors import SpecError, nearest
-from jaxscale.types import STACKS, Stack
-
-PRIOR_SIGMA = 0.16  # standard deviation of log(measured / predicted) of a stack that nobody measured
+from jaxscale.types import STACKS, ModelShape, Stack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +42,8 @@ class Calibration:
     chip: str
     fitted: Mapping[str, Fitted]
     sigma_log: float  # of log(measured / predicted) step time, from errors on rows left out of the fit
+    sigma_log_experts: float | None = None  # the same of mixtures of experts, where enough of both were measured
+    ranges: Ranges = field(default_factory=dict)  # of the measured runs: chips, tokens a sequence, size of the layers
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def value(self, constant: Constant) -> float:
@@ -52,12 +61,21 @@ class Calibration:
             score_recompute=float(software.score_recompute), **HABITS.get(self.stack, {}),
         )  # fmt: skip
 
+    def sigma_at(self, *, num_chips: float, seq_len: float, shape: ModelShape | None = None) -> float:
+        """`sigma_log` of one prediction: by kind of model, and wider outside of what was measured."""
+        sigma = self.sigma_log
+        if shape is not None and shape.moe is not None:
+            sigma = self.sigma_log_experts or math.hypot(sigma, OTHER_KIND_SIGMA)
+        doublings = doublings_outside(self.ranges, place(num_chips, seq_len, shape))
+        return widened(sigma, doublings=doublings, ceiling=prior_sigma(self.stack))
+
     def to_json(self) -> dict:
         """Plain values, for `--json`."""
         fitted = {name: dataclasses.asdict(entry) for name, entry in self.fitted.items()}
         return {
-            "stack": self.stack, "chip": self.chip, "sigma_log": self.sigma_log, "provenance": dict(self.provenance),
-            "constants": fitted,
+            "stack": self.stack, "chip": self.chip, "sigma_log": self.sigma_log,
+            "sigma_log_experts": self.sigma_log_experts, "ranges": {k: list(v) for k, v in self.ranges.items()},
+            "provenance": dict(self.provenance), "constants": fitted,
         }  # fmt: skip
 
     def describe(self) -> str:
@@ -73,17 +91,22 @@ class Calibration:
 
 def prior(stack: str, chip: str) -> Calibration:
     """What is believed of a stack before any measurement."""
-    return Calibration(stack=stack, chip=chip, fitted={}, sigma_log=PRIOR_SIGMA)
+    return Calibration(stack=stack, chip=chip, fitted={}, sigma_log=prior_sigma(stack))
 
 
 def to_text(calibration: Calibration) -> str:
     """A calibration as the YAML that `load_calibration` reads."""
     import yaml
 
-    document = {
+    document: dict[str, Any] = {
         "stack": calibration.stack,
         "chip": calibration.chip,
         "sigma_log": round(calibration.sigma_log, 4),
+    }
+    if calibration.sigma_log_experts is not None:
+        document["sigma_log_experts"] = round(calibration.sigma_log_experts, 4)
+    document |= {
+        "ranges": {name: [low, high] for name, (low, high) in calibration.ranges.items()},
         "provenance": dict(calibration.provenance),
         "constants": {c.name: _entry(calibration.fitted[c.name]) for c in CONSTANTS if c.name in calibration.fitted},
     }
@@ -122,10 +145,25 @@ def _parse(document: Mapping[str, Any], owner: str) -> Calibration:
             fitted[name] = Fitted(**{key: float(entry[key]) for key in ("value", "low", "high", "spread")})
         except (KeyError, TypeError, ValueError):
             raise SpecError(f"{owner}: constants.{name} needs value, low, high and spread as numbers") from None
+    experts = document.get("sigma_log_experts")
     return Calibration(
         stack=str(document["stack"]), chip=str(document["chip"]), fitted=fitted,
-        sigma_log=float(document["sigma_log"]), provenance=document.get("provenance") or {},
+        sigma_log=float(document["sigma_log"]), sigma_log_experts=None if experts is None else float(experts),
+        ranges=_ranges(document.get("ranges") or {}, owner), provenance=document.get("provenance") or {},
     )  # fmt: skip
+
+
+def _ranges(written: Any, owner: str) -> dict[str, tuple[float, float]]:
+    try:
+        found = {str(name): (float(low), float(high)) for name, (low, high) in written.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise SpecError(f"{owner}: ranges must name a smallest and a largest value each, such as [8, 64]") from None
+    for name, (low, high) in found.items():
+        if not 0 < low <= high < math.inf:
+            raise SpecError(
+                f"{owner}: ranges.{name}={[low, high]} must be two finite numbers above zero, the smaller first"
+            )
+    return found
 
 
 def _folder() -> Path:

@@ -9,13 +9,16 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from jaxscale.calibrate.calibration import PRIOR_SIGMA, Calibration, Fitted, prior, shipped, shipped_names
+from jaxscale.calibrate.calibration import Calibration, Fitted, prior, shipped, shipped_names
 from jaxscale.calibrate.constants import CONSTANTS
 from jaxscale.calibrate.run import Software, chip_generation
+from jaxscale.calibrate.spread import prior_sigma
 from jaxscale.types import STACKS, Cluster, Stack, Workload
 
 REFERENCE = "a100"
-OTHER_CHIP_SIGMA = 0.11  # added in squares where constants come from another generation of chips
+# Added in squares where constants come from another generation of chips: what carrying over missed between pairs of
+# measured generations (v4 and v5e; A100 and H100; A100 and V100, whose runs drift by themselves, counted less).
+OTHER_CHIP_SIGMA = {"tpu": 0.08, "gpu": 0.16, "cpu": 0.16}
 OTHER_PROGRAM_SIGMA = 0.06  # the same where they come from another program on the same compiler
 
 
@@ -94,8 +97,8 @@ def own_stack(cluster: Cluster, workload: Workload) -> Stack:
         stack=name, matmul=workload.precision.matmul, attention_kernel=STACKS[name].attention_kernel,
         fused_elementwise=True,
     )  # fmt: skip
-    stack = calibration.stack_for(software)
-    return dataclasses.replace(stack, sigma_log=math.hypot(stack.sigma_log, OTHER_PROGRAM_SIGMA))
+    sigma = calibration.sigma_at(num_chips=cluster.num_chips, seq_len=workload.seq_len)
+    return dataclasses.replace(calibration.stack_for(software), sigma_log=math.hypot(sigma, OTHER_PROGRAM_SIGMA))
 
 
 def prior_on(stack: str, chip: str) -> Calibration:
@@ -105,11 +108,14 @@ def prior_on(stack: str, chip: str) -> Calibration:
 
 def carry_over(found: Calibration, chip: str) -> Calibration:
     """A calibration of one generation as the best guess of another, with a wider spread."""
-    sigma = math.hypot(found.sigma_log, OTHER_CHIP_SIGMA)
+    kind = GENERATIONS[chip].kind if chip in GENERATIONS else "gpu"
+    wider = {
+        name: min(math.hypot(sigma, OTHER_CHIP_SIGMA[kind]), max(sigma, prior_sigma(found.stack)))
+        for name in ("sigma_log", "sigma_log_experts")
+        if (sigma := getattr(found, name)) is not None
+    }
     provenance = dict(found.provenance) | {"note": f"carried over to {chip}"}
-    return dataclasses.replace(
-        moved(found, found.chip, chip), chip=chip, sigma_log=min(sigma, PRIOR_SIGMA), provenance=provenance
-    )
+    return dataclasses.replace(moved(found, found.chip, chip), chip=chip, provenance=provenance, **wider)
 
 
 def moved(found: Calibration, start: str, end: str) -> Calibration:

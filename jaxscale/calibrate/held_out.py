@@ -11,11 +11,13 @@ from jaxscale.calibrate.calibration import Calibration, Fitted
 from jaxscale.calibrate.fit import NORMAL_80, Objective, maximise, times_objective
 from jaxscale.calibrate.memory import fit_memory
 from jaxscale.calibrate.run import Run
+from jaxscale.calibrate.spread import joined, ranges_of
 
 MOST_FOLDS = 6
 FEWEST_SWEEPS = 3  # below that, folds are single runs
 SMALLEST_SIGMA = 0.02
 FEWEST_RUNS = 12  # below that, folds are single runs
+FEWEST_OF_A_KIND = 8  # runs from which on dense models and mixtures of experts have a spread each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +27,9 @@ class HeldOut:
     errors: np.ndarray
     folds: str  # what was left out together
 
-    @property
-    def sigma_log(self) -> float:
-        """Standard deviation of a normal whose central 80% interval holds 80% of the errors."""
-        return max(float(np.quantile(np.abs(self.errors), 0.8)) / NORMAL_80, SMALLEST_SIGMA)
+    def sigma_log(self, of: np.ndarray) -> float:
+        """Standard deviation of a normal whose central 80% interval holds 80% of the errors `of` some runs, [n]."""
+        return max(float(np.quantile(np.abs(self.errors[of]), 0.8)) / NORMAL_80, SMALLEST_SIGMA)
 
 
 def timed(runs: Sequence[Run]) -> list[Run]:
@@ -52,21 +53,26 @@ def fit_stack(runs: Sequence[Run], start: Calibration, *, folds: bool = True) ->
 
 def stated(start: Calibration, fitted: dict[str, Fitted], rows: Sequence[Run], held: HeldOut | None) -> Calibration:
     """A calibration with its error on what was left out, where anything was."""
-    sigma = start.sigma_log
+    sigma, experts = start.sigma_log, start.sigma_log_experts
     provenance: dict[str, Any] = {"rows": _counts(rows)}
     if held is not None:
-        sigma = _blend(held, start.sigma_log, len(rows))
+        sparse = np.array([run.shape.moe is not None for run in rows])
+        apart = FEWEST_OF_A_KIND <= sparse.sum() <= len(rows) - FEWEST_OF_A_KIND
+        sigma = _blend(held, sigma, ~sparse if apart else sparse >= 0)
+        experts = _blend(held, experts or start.sigma_log, sparse) if apart else experts
         median, tail = np.median(np.abs(held.errors)), np.quantile(np.abs(held.errors), 0.9)
         provenance["held_out"] = {"left_out": held.folds, "median": _round(median), "p90": _round(tail)}
     return Calibration(
-        stack=start.stack, chip=start.chip, fitted=fitted, sigma_log=round(sigma, 4), provenance=provenance
-    )
+        stack=start.stack, chip=start.chip, fitted=fitted, sigma_log=round(sigma, 4),
+        sigma_log_experts=None if experts is None else round(experts, 4),
+        ranges=joined(start.ranges, ranges_of(rows)), provenance=provenance,
+    )  # fmt: skip
 
 
-def _blend(held: HeldOut, before: float, count: int) -> float:
+def _blend(held: HeldOut, before: float, of: np.ndarray) -> float:
     """Few runs say little about the spread of errors: what was stated before counts as one more run."""
-    prior_weight = 1.0
-    return math.sqrt((count * held.sigma_log**2 + prior_weight * before**2) / (count + prior_weight))
+    prior_weight, count = 1.0, int(of.sum())
+    return math.sqrt((count * held.sigma_log(of) ** 2 + prior_weight * before**2) / (count + prior_weight))
 
 
 def leave_out(runs: Sequence[Run], goal: Objective, weights: np.ndarray) -> HeldOut:

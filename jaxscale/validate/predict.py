@@ -46,7 +46,11 @@ def predict(runs: Sequence[Run], choose: Callable[[Run], Calibration] | None = N
         columns["mfu"][here] = _mfu(block, [runs[row] for row in here], batch.step_time_s)
         for part, seconds in batch.times.parts_s.items():
             parts.setdefault(part, np.zeros(len(runs)))[here] = seconds
-    spread = np.exp(NORMAL_80 * np.array([c.sigma_log for c in calibrations]))
+    sigmas = [
+        c.sigma_at(num_chips=run.cluster.num_chips, seq_len=run.workload.seq_len, shape=run.shape)
+        for c, run in zip(calibrations, runs, strict=True)
+    ]
+    spread = np.exp(NORMAL_80 * np.array(sigmas))
     return Predictions(
         step_time_s=columns["time"], lower_s=columns["time"] / spread, upper_s=columns["time"] * spread,
         mfu=columns["mfu"], peak_memory_bytes=columns["memory"], fits=columns["memory"] <= columns["limit"],
