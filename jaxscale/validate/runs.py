@@ -278,6 +278,9 @@ def _tpu_cluster(generation: str, chips: int, variant: str) -> Cluster:
 def _layout(row: Mapping[str, Any], shape: ModelShape, framework: Framework) -> Layout:
     tensor, pipeline = _whole(row, "tp", 1), _whole(row, "pp", 1)
     context, expert = _whole(row, "cp", 1), _whole(row, "ep", 1)
+    for name, degree in (("tp", tensor), ("pp", pipeline), ("cp", context)):
+        if degree < 1:
+            raise SpecError(f"{name}={degree} must be at least 1, or blank")
     ranks = _whole(row, "dp", 0) or _whole(row, "num_chips") // (tensor * pipeline * context)
     # Megatron's expert axis may also span tensor- and context-parallel ranks. Where it does, experts are split over as
     # many batch ranks as there are, and each expert's matrices over the tensor axis: as large a share on each device.
@@ -311,7 +314,7 @@ def _replicas(row: Mapping[str, Any]) -> int:
     match = _SLICES.search(str(row.get("variant", "")))
     if match:
         return int(match[1])
-    nodes = _whole(row, "num_chips") // _whole(row, "chips_per_node", 8)
+    nodes = _whole(row, "num_chips") // max(_whole(row, "chips_per_node", 8), 1)
     return max(nodes, 1) if hybrid_sharding(row) else 1
 
 

@@ -55,6 +55,8 @@ def test_every_column_arrives(tmp_path):
         ({"ep": 3, "num_experts": 8, "experts_per_token": 2}, "ep=3 must divide num_experts=8"),
         ({"peak_memory_gb": -1}, "peak_memory_gb"),
         ({"micro_batch_seqs": 0}, "micro_batch_seqs=0"),
+        ({"pp": 0}, "pp=0"),
+        ({"tp": 0, "dp": ""}, "tp=0"),
         ({"sp": "perhaps"}, "sp='perhaps'"),
         ({"tied_embeddings": 7}, "tied_embeddings='7'"),
     ],
