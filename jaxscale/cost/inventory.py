@@ -46,6 +46,7 @@ class Op:
     params: Number = 0.0  # weights, all experts
     active_params: Number | None = None  # weights one token meets; None = all
     small_params: Number = 0.0  # biases and norm scales
+    by_head: bool = False  # these have a row for each head: a matrix to the runtime, which ZeRO splits
     expert: bool = False  # split by the expert axis
     extra_saved: Number = 0.0  # float32 values a token saved with the output (log-sum-exp of attention)
 
@@ -103,7 +104,7 @@ def _linear(
 ) -> Op:
     return Op(
         name=name, kind="matmul", shard=shard, inputs=(source,), needs=(source,), out=n, k=k, n=n, params=k * n,
-        small_params=bias * n, io=2.0 * n if rope else 0.0,
+        small_params=bias * n, by_head=True, io=2.0 * n if rope else 0.0,
     )  # fmt: skip
 
 
@@ -157,6 +158,7 @@ def _attention_ops(s: ShapeNumbers) -> tuple[Op, ...]:
                     out=width,
                     io=2.0 * width,
                     small_params=q_norm_params,
+                    by_head=s.structure.qk_norm_by_head,
                 )
                 for name, width in (("q", q_width), ("k", kv_width))
             ),

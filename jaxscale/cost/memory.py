@@ -11,13 +11,15 @@ The peak is the fullest of these moments. All pipeline stages of one XLA program
 `stages.py`. ZeRO state formulas: Rajbhandari et al. 2020, section 3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxscale.cost.compute import local_tokens
+from jaxscale.cost.ends import LANES, embedding_gradient_bytes, head_gradient_bytes
 from jaxscale.cost.numbers import Number
+from jaxscale.cost.parallel import LayerKind
 from jaxscale.cost.parts import Parts, at_rows, layer_slots, shared
 from jaxscale.cost.problem import Problem
 from jaxscale.cost.weights import Weights, held_vocabulary, layer_weights, padded_vocabulary, vocabulary_weights
@@ -26,8 +28,9 @@ from jaxscale.types.layout import SCHEDULES
 
 LAYERED = SCHEDULES.index("layered")
 WEIGHT_COLUMNS = (*AXES, "params_shard", "grads_shard", "optimizer_shard", "virtual_stages")
-FETCHED_EARLY = 0.25  # of optimizer state on a TPU's host: its copies start long before the update (libtpu 0.0.52)
-EMBEDDING_GRADIENTS = 2.0  # the gradient of the whole table, and the room in which it is scattered
+FETCHED_EARLY_BYTES = 2.0 * 2**30  # of optimizer state on a TPU's host that is on its way (libtpu 0.0.52)
+NARROW_MODEL = 2048.0  # width up to which matrices of narrow shards are laid out with padding
+PACKED_ROWS = 2.0  # of bf16 in one row of a vector register
 PARTS = (
     "parameters", "gradients", "optimizer", "activations", "working", "logits", "gathered weights", "reserved",
 )  # fmt: skip
@@ -39,7 +42,7 @@ class StateBytes:
 
     parameters: Number
     gradients: Number
-    optimizer: Number  # moments, and the master copy where it is split wider than the parameters
+    optimizer: Number  # moments; with unlike stages also the master copy where it is split wider than the parameters
     elements: Number  # parameters whose update this device computes
 
 
@@ -48,11 +51,12 @@ class WeightBytes:
     """Weights and training state on one device, and what is gathered of them for a moment."""
 
     state: StateBytes
-    cast: Number  # shards of the layers' weights in the compute format
+    cast: Number  # shards of the layers' weights in the compute format, beside the master copy
     ends_cast: Number  # the same of embedding and head
     gathered: Number  # for the layers at work
     head_gathered: Number
-    embedding_gradient: Number  # before it is scattered
+    embedding_gradient: Number  # whole, with what it is reduced into
+    fetched_early: Number  # of optimizer state in host memory: copies under way long before the update
     embedding_share: Number  # of the gradients: what only the embedding's backward pass, the last, makes
     layer_elements: Number  # weights of one layer, and of embedding and head, whole
     ends_elements: Number
@@ -61,18 +65,20 @@ class WeightBytes:
 def state_bytes(p: Problem, sets: tuple[tuple[Weights, Number], ...], layouts: LayoutBatch) -> StateBytes:
     """State of `(weights, copies)`: what ZeRO splits over its group, and what stays whole.
 
-    Parameters split like the optimizer are one master copy; else every rank keeps a working copy in the compute
-    format and the master copy is split with the optimizer state.
+    Parameters split like the optimizer are one master copy. Else the master copy is split with the optimizer; one XLA
+    program gathers weights to compute with from it at the start of a step (`cast_bytes`), a framework keeps them beside
+    it, in the compute format.
     """
     xp = p.xp
     params = grads = optim = updated = 0.0
-    one_copy = layouts.params_shard == layouts.optimizer_shard
+    one_copy = (layouts.params_shard == layouts.optimizer_shard) | p.stack.spmd
     stored = xp.where(one_copy, p.master_bytes, p.compute_bytes)
     master = xp.where(one_copy, 0.0, p.master_bytes)
     for weights, copies in sets:
         over = zero_divisors(weights, layouts)
         elements, small = weights.elements * copies, weights.small.elements * copies
-        params = params + elements * stored / over["params"] + small * p.master_bytes
+        holders = over["optimizer" if p.stack.spmd else "params"]
+        params = params + elements * stored / holders + small * p.master_bytes
         grads = grads + elements * p.grad_bytes / over["grads"] + small * p.grad_bytes
         optim = optim + elements * (p.state_bytes + master) / over["optimizer"] + small * p.state_bytes
         updated = updated + elements / over["optimizer"] + small
@@ -102,13 +108,14 @@ def weight_bytes(p: Problem, layouts: LayoutBatch) -> WeightBytes:
             optimizer=at_rows(state.optimizer, index),
             elements=at_rows(state.elements, index),
         ),
-        cast=at_rows(cast_bytes(p, sets[: -len(ends)], rows), index),
+        cast=at_rows(cast_bytes(p, sets[: -len(ends)], rows) + _padded_bytes(p, slots, rows), index),
         ends_cast=at_rows(cast_bytes(p, sets[-len(ends) :], rows), index),
         gathered=at_rows(gathered, index),
         layer_elements=at_rows(layer_elements, index),
         ends_elements=at_rows(sum(weights.elements for weights in ends), index),
         embedding_share=at_rows(_embedding_share(p, ends[0], state, rows), index),
-        embedding_gradient=at_rows(ends[0].elements * p.reduce_bytes * EMBEDDING_GRADIENTS, index),
+        embedding_gradient=at_rows(embedding_gradient_bytes(p, ends[0], rows), index),
+        fetched_early=at_rows(_fetched_early_bytes(p, slots, rows), index),
         head_gathered=at_rows(head_weights_bytes(p, vocabulary_weights(p, rows)[1], rows), index),
     )
 
@@ -149,15 +156,32 @@ def _embedding_share(p: Problem, embedding: Weights, state: StateBytes, layouts:
 
 
 def cast_bytes(p: Problem, sets: Sequence[tuple[Weights, Number]], layouts: LayoutBatch) -> Number:
-    """Shards of weights in the compute format, where they are stored in another.
+    """Shards of weights to compute with, where those stored are of another format, or are split wider.
 
     XLA casts the whole stack of layers once, before the loop over them, and keeps it until the backward pass is over.
+    Under ZeRO-1 and ZeRO-2 the step gathers it at its start.
     """
-    one_copy = layouts.params_shard == layouts.optimizer_shard
+    apart = (layouts.params_shard != layouts.optimizer_shard) | (p.master_bytes != p.compute_bytes)
     cast: Number = 0.0
     for weights, copies in sets:
         cast = cast + weights.elements * copies / zero_divisors(weights, layouts)["params"]
-    return cast * p.compute_bytes * one_copy * (p.master_bytes != p.compute_bytes)
+    return cast * p.compute_bytes * apart
+
+
+def _padded_bytes(p: Problem, slots: Mapping[LayerKind, Number], layouts: LayoutBatch) -> Number:
+    """A copy of all layers' output projections whose shard of a head's width is padded to a vector's lanes.
+
+    The TPU compiler lays it out so where ZeRO's group does not divide the heads and splits their width to 2: on TPU7x,
+    and elsewhere in models of up to `NARROW_MODEL` (seen with libtpu 0.0.52).
+    """
+    s = p.inventory.numbers
+    if p.device.kind != "tpu" or not p.stack.spmd:
+        return 0.0
+    heads, group = s.num_heads / layouts.tensor, layouts.fsdp * layouts.expert * layouts.context
+    narrow = (heads % group > 0) & (s.v_head_dim % group == 0) & (s.v_head_dim <= PACKED_ROWS * group)
+    narrow = narrow & (layouts.params_shard == 1)
+    seen = (s.d_model <= NARROW_MODEL) | (p.devices_per_chip == 2)
+    return narrow * seen * sum(slots.values()) * heads * LANES * s.d_model * p.compute_bytes
 
 
 def head_weights_bytes(p: Problem, head: Weights, layouts: LayoutBatch) -> Number:
@@ -165,6 +189,28 @@ def head_weights_bytes(p: Problem, head: Weights, layouts: LayoutBatch) -> Numbe
     width = p.inventory.numbers.structure.tied * 1.0
     elements = head.elements + width * padded_vocabulary(p, layouts) / layouts.tensor * p.inventory.numbers.d_model
     return elements * p.compute_bytes * (layouts.params_shard > 0)
+
+
+def _fetched_early_bytes(p: Problem, slots: Mapping[LayerKind, Number], layouts: LayoutBatch) -> Number:
+    """Optimizer state whose copies from a TPU's host are under way when memory is fullest.
+
+    XLA starts them before the step's loops, both moments of one stacked matrix after the other, the largest first,
+    until `FETCHED_EARLY_BYTES` are reached.
+    """
+    if p.device.kind != "tpu":
+        return 0.0
+    s = p.inventory.numbers
+    # Layers that alternate between window and full attention are two stacks.
+    windows = s.num_window_layers / s.num_layers
+    share = p.xp.where((windows > 0) & (windows < 1), p.xp.minimum(windows, 1.0 - windows), 1.0)
+    pair: Number = 0.0
+    for kind, layers in slots.items():
+        for op in p.inventory.layer(kind):
+            split = (1.0 if op.shard == "whole" else layouts.tensor) * (layouts.expert if op.expert else 1.0)
+            group = layouts.fsdp * layouts.context * (1.0 if op.expert else layouts.expert)
+            over = _choose(layouts.optimizer_shard, 1.0, group, group * layouts.data)
+            pair = p.xp.maximum(pair, op.params * layers * share / (split * over) * p.state_bytes)
+    return np.ceil(FETCHED_EARLY_BYTES / pair) * pair
 
 
 def peak_parts(
@@ -177,8 +223,8 @@ def peak_parts(
     offloaded = held * sum(pieces.slots[k] * layer.offloaded_bytes for k, layer in pieces.layers.items())
     state = held_weights.state
     always = {
-        "parameters": state.parameters * _parameter_copies(p, layouts),
-        "optimizer": state.optimizer * xp.where(offload, FETCHED_EARLY * (p.device.kind == "tpu"), 1.0),
+        "parameters": state.parameters,
+        "optimizer": xp.where(offload, xp.minimum(held_weights.fetched_early, state.optimizer), state.optimizer),
         "reserved": p.stack.reserved_bytes + 0.0 * state.optimizer,
     }
     fullest = _fullest(p, _moments(p, layouts, pieces, held_weights, held))
@@ -202,12 +248,13 @@ def _moments(
     own = weights.state.gradients * p.xp.where(accumulates, 1.0, p.reduce_bytes / p.grad_bytes)
     of_layers = own * (1.0 - weights.embedding_share)
     nothing = 0.0 * own
-    # A loop over microbatches is another loop that the casts of embedding and head are moved out of.
-    cast = weights.cast + weights.ends_cast * accumulates
+    # A loop over microbatches is another loop that the casts of embedding and head are moved out of. Weights that are
+    # gathered from a wider split are there from the start.
+    cast = weights.cast + weights.ends_cast * (accumulates | (layouts.params_shard != layouts.optimizer_shard))
     held_open = cast + _layered_bytes(p, layouts, weights) + _ticks_bytes(p, layouts, weights)
     head = {
         "gradients": sums, "activations": activations, "working": nothing, "logits": pieces.head.working_bytes,
-        "gathered weights": held_open + weights.head_gathered,
+        "gathered weights": held_open + weights.head_gathered + head_gradient_bytes(p, layouts),
     }  # fmt: skip
     layers = {
         "gradients": sums + of_layers, "activations": activations, "working": working, "logits": nothing,
@@ -232,20 +279,13 @@ def _fullest(p: Problem, moments: tuple[dict[str, Number], ...]) -> dict[str, Nu
     return best
 
 
-def _parameter_copies(p: Problem, layouts: LayoutBatch) -> Number:
-    """Copies of stored parameters: XLA copies a working copy that it both reads in the loop and replaces after it."""
-    if not p.stack.spmd:
-        return 1.0
-    return 1.0 + (layouts.params_shard != layouts.optimizer_shard)
-
-
 def _layered_bytes(p: Problem, layouts: LayoutBatch, weights: WeightBytes) -> Number:
     """What the layered schedule holds beyond the others: whole gradients that are summed up over all microbatches.
 
     With a pipeline these are two chunks', which stages are in at once, and embedding's and head's; so are the weights.
     """
     layered, piped = _runs_layered(p, layouts), layouts.pipeline > 1
-    chunk_layers = np.ceil(p.inventory.numbers.num_layers / (layouts.pipeline * layouts.virtual_stages))
+    chunk_layers = _chunk_layers(p, layouts)
     sums = weights.layer_elements * p.grad_bytes * np.where(piped, 2.0 * chunk_layers, 1.0)
     ends = weights.ends_elements * (p.grad_bytes + p.compute_bytes * (layouts.params_shard > 0))
     return layered * (sums + piped * (ends + (chunk_layers - 1.0) * weights.gathered))
@@ -255,19 +295,25 @@ def _ticks_bytes(p: Problem, layouts: LayoutBatch, weights: WeightBytes) -> Numb
     """What the scan over a pipeline's ticks holds of weights and streams, beside what layers save.
 
     1f1b: embedding and head whole, and the gradient of one. gpipe and interleaved, which are differentiated as a whole:
-    for every tick the weights that its chunk computed with, the head's whole weights and the stream, since a branch
-    that a stage may skip hands all that its backward pass reads from tick to tick (seen with libtpu 0.0.52).
+    the head whole and, of every tick, the stream that it reads; in the backward pass of a tick the chunk's weights and
+    its layers' inputs once more, since a condition copies what one part of it hands to the other (libtpu 0.0.52).
     """
-    if not p.stack.spmd:
-        return 0.0
-    piped, chunks = layouts.pipeline > 1, layouts.virtual_stages
-    table = weights.ends_elements * p.compute_bytes / (2.0 - p.inventory.numbers.structure.tied)
+    piped, schedule = layouts.pipeline > 1, layouts.schedule
+    as_a_whole = (schedule == SCHEDULES.index("gpipe")) | (schedule == SCHEDULES.index("interleaved"))
+    ends = weights.ends_elements * p.compute_bytes
+    table = ends / (2.0 - p.inventory.numbers.structure.tied)
+    gathered = layouts.params_shard > 0  # else they are among the casts
     stream = local_tokens(p, layouts).residual * p.inventory.numbers.d_model * p.compute_bytes
-    ticks = p.global_batch_size / (layouts.batch_shards * layouts.microbatch_size) * chunks + layouts.pipeline - 1.0
-    as_a_whole = (layouts.schedule == SCHEDULES.index("gpipe")) | (layouts.schedule == SCHEDULES.index("interleaved"))
-    one_by_one = layouts.schedule == SCHEDULES.index("1f1b")
-    ends = weights.ends_elements * p.compute_bytes + table
-    return piped * (as_a_whole * ticks * (weights.cast / chunks + table + stream) + one_by_one * ends)
+    num_microbatches = p.global_batch_size / (layouts.batch_shards * layouts.microbatch_size)
+    ticks = num_microbatches * layouts.virtual_stages + layouts.pipeline - 1.0
+    kept = table * gathered + weights.cast / layouts.virtual_stages + stream * (ticks + _chunk_layers(p, layouts))
+    one_by_one = schedule == SCHEDULES.index("1f1b")
+    return piped * (as_a_whole * kept + one_by_one * (ends * gathered + table))
+
+
+def _chunk_layers(p: Problem, layouts: LayoutBatch) -> Number:
+    """Layers of the fullest chunk."""
+    return np.ceil(p.inventory.numbers.num_layers / (layouts.pipeline * layouts.virtual_stages))
 
 
 def _runs_layered(p: Problem, layouts: LayoutBatch) -> np.ndarray:
@@ -282,8 +328,6 @@ def _waiting_bytes(p: Problem, layouts: LayoutBatch) -> Number:
     1f1b: a ring of those that entered a stage. Layered: of all microbatches, those that left the last layer and their
     gradients; with a pipeline, those that entered each chunk, and the gradients of those that left one.
     """
-    if not p.stack.spmd:
-        return 0.0
     stream = local_tokens(p, layouts).residual * p.inventory.numbers.d_model * p.compute_bytes
     piped, layered = layouts.pipeline > 1, _runs_layered(p, layouts)
     ring = piped & (layouts.schedule == SCHEDULES.index("1f1b"))

@@ -28,6 +28,7 @@ class Structure:
     mla: bool
     q_lora: bool
     qk_norm: bool
+    qk_norm_by_head: bool  # each head has scales of its own
     window: bool
     pre_norm: bool
     post_norm: bool
@@ -87,6 +88,7 @@ def shape_numbers(shape: ModelShape) -> ShapeNumbers:
         mla=mla is not None,
         q_lora=bool(mla and mla.q_lora_rank),
         qk_norm=shape.qk_norm != "none",
+        qk_norm_by_head=shape.qk_norm == "full",
         window=shape.num_window_layers > 0,
         pre_norm=shape.norm_placement in ("pre", "sandwich"),
         post_norm=shape.norm_placement in ("post", "sandwich"),

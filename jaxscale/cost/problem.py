@@ -18,6 +18,7 @@ from jaxscale.cost.network import Level, cluster_levels
 from jaxscale.cost.numbers import Number, stack_numbers
 from jaxscale.types import Cluster, ModelShape, Stack, Workload, default_stack
 
+_FLOAT32 = 4.0
 STATIC_CONSTANTS = ("name", "attention_kernel", "spmd", "source")  # of a Stack: words and switches, not numbers
 
 
@@ -91,7 +92,7 @@ def problem(shape: ModelShape, workload: Workload, cluster: Cluster, stack: Stac
         master_bytes=float(precision.master_bytes),
         grad_bytes=float(precision.grad_bytes),
         reduce_bytes=float(precision.reduce_bytes),
-        state_bytes=float(workload.optimizer.state_bytes),
+        state_bytes=_state_bytes(workload, stack),
         factored=workload.optimizer.factored,
         capacity_factor=workload.capacity_factor or 1.0,
         device=device,
@@ -102,6 +103,12 @@ def problem(shape: ModelShape, workload: Workload, cluster: Cluster, stack: Stac
         peak_flops_per_chip=chip.peak(precision.matmul),
         stack=stack,
     )
+
+
+def _state_bytes(workload: Workload, stack: Stack) -> float:
+    """Bytes of optimizer state for each parameter: optax keeps it in the format of the master weights."""
+    width = workload.precision.master_bytes / _FLOAT32 if stack.spmd else 1.0
+    return workload.optimizer.state_bytes * width
 
 
 def stack_problems(problems: Sequence[Problem]) -> Problem:

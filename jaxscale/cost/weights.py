@@ -17,7 +17,7 @@ Part = Literal["layers", "embedding", "head"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Small:
-    """Biases and norm scales, which ZeRO leaves whole, by what the tensor axis does to their gradients."""
+    """Vectors (biases, norm scales), which ZeRO leaves whole, by what the tensor axis does to their gradients."""
 
     split: Number = 0.0  # the parameter itself is split
     stream: Number = 0.0  # partial sums where the sequence is split too (sequence parallelism)
@@ -33,7 +33,7 @@ class Small:
 class Weights:
     """A set of weights that is gathered, reduced and split alike.
 
-    `elements` are on one tensor- and expert-parallel rank, unsplit by ZeRO; `arrays` how many arrays they come in.
+    `elements` are on one tensor- and expert-parallel rank, unsplit by ZeRO; `arrays` how many matrices they come in.
     """
 
     part: Part
@@ -55,12 +55,14 @@ def layer_weights(p: Problem, kind: Literal["dense", "moe"], layouts: LayoutBatc
             experts.append(op)
         else:
             (whole if op.kind == "matmul" and op.shard == "whole" else dense).append(op)
-    sets = [_weights(DENSE_GROUP, dense, layouts), _weights(DENSE_GROUP, whole, layouts, partial=True)]
-    sets.append(_weights(EXPERT_GROUP, experts, layouts))
+    sets = [_weights(p, DENSE_GROUP, dense, layouts), _weights(p, DENSE_GROUP, whole, layouts, partial=True)]
+    sets.append(_weights(p, EXPERT_GROUP, experts, layouts))
     return tuple(weights for weights in sets if weights.arrays)
 
 
-def _weights(group: tuple[str, ...], ops: Iterable[Op], layouts: LayoutBatch, *, partial: bool = False) -> Weights:
+def _weights(
+    p: Problem, group: tuple[str, ...], ops: Iterable[Op], layouts: LayoutBatch, *, partial: bool = False
+) -> Weights:
     elements: Number = 0.0
     arrays = 0.0
     small: dict[str, Number] = {"split": 0.0, "stream": 0.0, "partial": 0.0}
@@ -68,9 +70,12 @@ def _weights(group: tuple[str, ...], ops: Iterable[Op], layouts: LayoutBatch, *,
         split = 1.0 if op.shard == "whole" else layouts.tensor
         experts = layouts.expert if op.expert else 1.0
         elements = elements + op.params / (split * experts)
+        arrays += bool(op.kind == "matmul")
+        if op.by_head and p.stack.spmd:
+            elements = elements + op.small_params / split
+            continue
         kind = _small_kind(op)
         small[kind] = small[kind] + op.small_params / experts / (layouts.tensor if kind == "split" else 1.0)
-        arrays += bool(op.kind == "matmul")
     return Weights(part="layers", group=group, elements=elements, small=Small(**small), arrays=arrays, partial=partial)
 
 

@@ -11,8 +11,8 @@ class Precision:
     """Bytes of every number in the step. Keys of `Chip.peak_flops_per_s` name the matmul format.
 
     Master weights (`master_bytes`) are the ones the optimizer updates. Where the optimizer state is sharded over more
-    devices than the parameters (ZeRO-1, ZeRO-2), the master copy lives with the optimizer state and the replicated
-    working copy is kept in `compute_bytes`; where both are sharded alike there is one copy of `master_bytes`.
+    devices than the parameters (ZeRO-1, ZeRO-2), the master copy lives with the optimizer state and the weights to
+    compute with are of `compute_bytes`; where both are sharded alike there is one copy of `master_bytes`.
     """
 
     name: str
@@ -39,8 +39,8 @@ PRECISIONS: dict[str, Precision] = {
 class Optimizer:
     """An optimizer as the memory and time it costs.
 
-    `state_bytes` is per parameter, for state shaped like the parameter; factored state (Adafactor) is counted per row
-    and column of each matrix.
+    `state_bytes` is per parameter, in float32, for state shaped like the parameter; factored state (Adafactor) is
+    counted per row and column of each matrix.
     """
 
     name: str

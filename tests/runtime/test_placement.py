@@ -10,13 +10,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
+from jaxscale.catalog import load_cluster
+from jaxscale.cost.memory import weight_bytes
+from jaxscale.cost.problem import problem
 from jaxscale.errors import LayoutError
 from jaxscale.runtime import TrainOptions, build_step
 from jaxscale.runtime.placement.mesh import build_mesh, split_over_slices
 from jaxscale.runtime.placement.params import is_plan, local_shape
 from jaxscale.runtime.placement.stages import pack, plan_stages, split_layers, unpack
 from jaxscale.runtime.program.program import make_program
-from jaxscale.types import AXES, Layout, Workload, parse_layout
+from jaxscale.types import (
+    AXES,
+    Layout,
+    LayoutBatch,
+    MLAShape,
+    ModelShape,
+    MoEShape,
+    Workload,
+    parse_layout,
+    precision_named,
+)
 from jaxscale.zoo import Execution, parameter_info
 from tests.runtime.parity import SHAPES
 
@@ -107,3 +120,72 @@ def test_slices_are_split_by_the_outermost_axes():
 def test_an_illegal_layout_is_refused_with_its_reason():
     with pytest.raises(LayoutError, match="tensor=8 does not divide num_heads=4; divisors: 1, 2, 4"):
         build_step(SHAPES["gqa"], WORKLOAD, Layout(tensor=8), jax.devices())
+
+
+flag = st.booleans()
+moes = st.builds(
+    MoEShape,
+    num_experts=st.just(4),
+    experts_per_token=st.just(2),
+    expert_d_ff=st.sampled_from([16, 32]),
+    num_shared_experts=st.integers(0, 2),
+    shared_expert_d_ff=st.just(16),
+    shared_expert_gate=flag,
+    num_leading_dense_layers=st.integers(0, 1),
+    router=st.sampled_from(["softmax", "sigmoid"]),
+    router_bias=flag,
+    expert_bias=flag,
+)
+grouped_query = st.fixed_dictionaries(
+    {
+        "qkv_bias": flag,
+        "attention_out_bias": flag,
+        "attention_sinks": flag,
+        "qk_norm": st.sampled_from(["none", "head", "full"]),
+        "norm": st.sampled_from(["rmsnorm", "layernorm"]),
+        "norm_bias": flag,
+        "positions": st.sampled_from(["rope", "learned"]),
+    }
+)
+latent = MLAShape(kv_lora_rank=16, q_lora_rank=32, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=16)
+shapes = st.builds(
+    lambda attention, **others: ModelShape(
+        name="drawn",
+        num_layers=2,
+        d_model=64,
+        num_heads=8,
+        d_ff=64,
+        vocab_size=64,
+        max_seq_len=32,
+        **attention,
+        **others,
+    ),
+    attention=st.one_of(grouped_query, st.just({"mla": latent})),
+    num_kv_heads=st.sampled_from([2, 4, 8]),
+    head_dim=st.sampled_from([8, 16]),
+    moe=st.one_of(st.none(), moes),
+    mlp=st.sampled_from(["swiglu", "gelu"]),
+    mlp_bias=flag,
+    norm_placement=st.sampled_from(["pre", "post", "sandwich"]),
+    tied_embeddings=flag,
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    shapes,
+    st.sampled_from(["data=2,fsdp=2", "fsdp=4,tensor=2", "expert=2,fsdp=2,tensor=2", "data=2,expert=4", "context=2"]),
+    st.sampled_from(["zero=0", "zero=1", "zero=2", "zero=3", "optimizer_shard=data"]),
+    st.sampled_from(["bf16", "bf16_pure", "fp32"]),
+)
+def test_the_state_takes_the_predicted_bytes(shape, degrees, zero, precision):
+    layout = parse_layout(f"{degrees},{zero}")
+    if shape.moe is None:
+        layout = dataclasses.replace(layout, expert=1)
+    workload = Workload(seq_len=32, global_batch_size=8, precision=precision_named(precision))
+    state = build_step(shape, workload, layout, jax.devices()[: layout.num_devices]).abstract_state()
+    arrays = [x for x in jax.tree.leaves((state.master, state.optimizer)) if x.ndim]  # step counts are no state
+    held = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays)
+    priced = problem(shape, workload, load_cluster("cpu:8"))
+    predicted = weight_bytes(priced, LayoutBatch.from_layouts([layout])).state
+    assert float((predicted.parameters + predicted.optimizer)[0]) == held
