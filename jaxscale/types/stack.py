@@ -125,8 +125,8 @@ XLA_CPU = Stack(
     data_overlap=0.0,
     context_overlap=0.0,
     pipeline_overlap=0.0,
-    source="prior: emulated devices share the cores of one machine, whose matmuls are as fast at a contraction of 64 as "
-    "of 512; use `jaxscale probe` for real figures",
+    source="prior: emulated devices share the cores of one machine, whose matmuls are as fast at a contraction of 64 "
+    "as of 512; use `jaxscale probe` for real figures",
 )
 STACKS: dict[str, Stack] = {stack.name: stack for stack in (XLA_TPU, XLA_GPU, XLA_CPU)}
 

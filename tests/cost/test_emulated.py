@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 from jaxscale.catalog import load_cluster
 from jaxscale.cost import estimate
 from jaxscale.cost.emulated import runs
-from jaxscale.cost.network import WIRE_FACTOR, cluster_levels, collective_s
-from jaxscale.types import PRECISIONS, LayoutBatch, ModelShape, Workload, default_stack, parse_layout
+from jaxscale.cost.network import cluster_levels, collective_s
+from jaxscale.types import (
+    PRECISIONS,
+    SHARED_MEMORY_PASSES,
+    LayoutBatch,
+    ModelShape,
+    Workload,
+    default_stack,
+    parse_layout,
+)
 
 SHAPE = ModelShape(
     name="tiny", num_layers=8, d_model=64, num_heads=8, num_kv_heads=8, head_dim=8, d_ff=128, vocab_size=256
@@ -67,12 +75,12 @@ def test_a_ring_never_rests() -> None:
     assert (one["ticks"], one["forward"], one["backward"], one["head_backward"]) == (10, 20, 10, 5)
 
 
-@given(st.sampled_from(sorted(WIRE_FACTOR)), st.floats(1.0, 1e9), st.sampled_from([2, 4, 8]))
-def test_collectives_copy_what_each_device_ends_up_with(kind: str, payload: float, size: int) -> None:
+@given(st.sampled_from(sorted(SHARED_MEMORY_PASSES)), st.floats(1.0, 1e9), st.sampled_from([2, 4, 8]))
+def test_collectives_pass_over_their_payload(kind: str, payload: float, size: int) -> None:
     [level] = cluster_levels(CLUSTER)
     seconds = collective_s(kind, payload, [size], [level], latency_s=1e-5, xp=np)
     met = 8 if kind == "collective-permute" else size
-    expected = 1e-5 + met * level.latency_s + WIRE_FACTOR[kind] * payload / level.bytes_per_s
+    expected = 1e-5 + met * level.latency_s + SHARED_MEMORY_PASSES[kind] * payload / level.bytes_per_s
     assert float(seconds) == pytest.approx(expected)
     assert float(collective_s(kind, payload, [1], [level], latency_s=1e-5, xp=np)) == 0.0
 
