@@ -21,6 +21,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAXSCALE_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_a_step_is_compiled_beside_its_prediction_and_only_once(tmp_path: Path) -> None:
     first = compile_step(SHAPE, WORKLOAD, "cpu:2", "fsdp=2,remat=full")
     assert first.step.status == "compiled"
@@ -37,6 +38,7 @@ def test_a_step_is_compiled_beside_its_prediction_and_only_once(tmp_path: Path) 
     assert "compile" in again.write_report(tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_beside_its_prediction() -> None:
     measured = measure_step(SHAPE, WORKLOAD, "cpu:2", "data=2,zero=0", num_steps=3, num_warmup_steps=1)
     m = measured.measurement

@@ -1,6 +1,7 @@
 """`jaxscale predict`, `explain` and `bench`."""
 
 import json
+import re
 
 import pytest
 
@@ -136,7 +137,31 @@ def test_explain_a_layout_that_does_not_fit(jaxscale) -> None:
     answer = jaxscale("explain", *SMALL, "--layout", "data=32,zero=0,remat=none,microbatch=4", "--quiet")
     said = " ".join(answer.out.split())
     assert "too much: it does not fit" in said
+    assert "If there were memory for it" in said
     assert "Single changes after which it fits" in said
+
+
+def test_explain_where_nothing_fits(jaxscale) -> None:
+    asked = ("llama3-70b", "--cluster", "h100-sxm:8", "--seq-len", "8192", "--global-batch-size", "64")
+    record = json.loads(jaxscale("explain", *asked, "--layout", "fsdp=8,remat=none", "--quiet", "--json").out)
+    said = record["explanation"]
+    assert said["Against the best"] == ["Search finds no layout that fits h100-sxm:8."]
+    nearest = re.fullmatch(
+        r"No single change makes it fit. (.+) comes nearest: (.+) of .+ a device.",
+        said["Single changes after which it fits"][0],
+    )
+    assert nearest is not None
+    change, size = nearest.groups()
+    layout = f"fsdp=8,{change}" if change.startswith("remat") else change
+    changed = json.loads(jaxscale("predict", *asked, "--layout", layout, "--json").out)
+    assert format_bytes(changed["memory_bytes"]["total"]) == size
+
+
+def test_explain_where_there_is_more_to_send_than_overlap_hides(jaxscale) -> None:
+    asked = ("mixtral-8x22b", "--cluster", "h100-sxm:256", "--seq-len", "4096", "--global-batch-size", "1024")
+    layout = ("--layout", "fsdp=32,expert=8,remat=full", "--against", "fsdp=32,expert=8,remat=full,microbatch=4")
+    said = " ".join(jaxscale("explain", *asked, *layout).out.split())
+    assert "more to send than compute to hide it behind" in said
 
 
 def test_bench_search_reports_a_rate(jaxscale, monkeypatch) -> None:
