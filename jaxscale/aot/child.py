@@ -6,6 +6,7 @@ A compiler may crash, hang, or keep gigabytes; none of that should happen to the
 
 import contextlib
 import ctypes
+import dataclasses
 import json
 import os
 import resource
@@ -85,18 +86,34 @@ def _die_with_parent() -> None:
 def _compile(request: CompileRequest) -> dict[str, Any]:
     """Lower and compile; returns the fields of the result that depend on it."""
     from jaxscale.runtime import build_step
-    from jaxscale.zoo import Execution
 
     devices = describe_devices(request.target)
     started = time.monotonic()
-    kernels = Execution(attention=request.target.attention) if request.target.attention else None
-    step = build_step(request.shape, request.workload, request.layout, devices, kernels=kernels)
+    step = build_step(request.shape, request.workload, request.layout, devices, kernels=chosen_kernels(request))
     lowered = step.lower()
     lower_s = time.monotonic() - started
     mesh = MeshAxes(names=tuple(step.mesh.axis_names), sizes=tuple(step.mesh.devices.shape))
     with tempfile.TemporaryDirectory() as scratch:
         compiler = _Compiler(request=request, lowered=lowered, mesh=mesh, scratch=Path(scratch))
         return {"lower_s": lower_s} | compiler.run()
+
+
+def chosen_kernels(request: CompileRequest) -> Any:
+    """The workload's kernels with the attention that the target can compile; None where the runtime's choice can be."""
+    if not request.target.attention:
+        return None
+    from jaxscale.zoo.kernels import execution_for
+
+    precision = request.workload.precision
+    chosen = execution_for(
+        request.shape,
+        request.target.backend,
+        seq_len=request.workload.seq_len // request.layout.context,
+        compute_bytes=precision.compute_bytes,
+        matmul_format=precision.matmul,
+        capacity_factor=request.workload.capacity_factor,
+    )
+    return dataclasses.replace(chosen, attention=request.target.attention)
 
 
 class _Compiler:

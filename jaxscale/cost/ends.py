@@ -14,7 +14,7 @@ from jaxscale.types import LayoutBatch
 FLOAT32 = 4.0
 SPARSECORE_COPIES = 2.33  # of a reduced array: its operand, its result and a third for words in flight
 WRITTEN_LOGITS_TOKENS = 4096.0  # from here on
-V5E_TILE = 128  # of the only chips that are laid out flat and have matrix units of this width
+V5E_TILE = 128  # with a flat torus: v5e; v2 and v3 too, which were not compiled for
 LANES = 128
 
 

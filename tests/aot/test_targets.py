@@ -1,15 +1,18 @@
 """Which compiler is asked for which cluster, and what it is told of."""
 
+import dataclasses
 import importlib
 import sys
 
 import pytest
 
+from jaxscale.aot.child import chosen_kernels
 from jaxscale.aot.targets import choice as targets
 from jaxscale.aot.targets import target_of
 from jaxscale.aot.targets.gpu import target_config
 from jaxscale.catalog import chip_names, load_chip, load_cluster
 from jaxscale.errors import CompileError
+from tests.aot import requests
 
 
 @pytest.fixture
@@ -94,3 +97,13 @@ def test_the_environment_keeps_a_compiler_off_the_hardware():
     described = targets.Target(backend="tpu", num_devices=8).environment
     assert described["ALLOW_MULTIPLE_LIBTPU_LOAD"] == "1"
     assert described["JAX_PLATFORMS"] == "cpu"
+
+
+def test_another_attention_leaves_the_workloads_other_choices(with_plugin, monkeypatch):
+    monkeypatch.setattr(targets, "has_cudnn", lambda: False)
+    asked = requests.request()
+    asked = dataclasses.replace(
+        asked, cluster=load_cluster("h100-sxm:8"), layout=dataclasses.replace(asked.layout, fsdp=8)
+    )
+    kernels = chosen_kernels(asked)
+    assert (kernels.attention, kernels.capacity_factor) == ("xla", asked.workload.capacity_factor)
