@@ -7,7 +7,9 @@ import click
 
 from jaxscale.cli.common import Request, json_option, print_json, request_options
 from jaxscale.errors import SpecError
+from jaxscale.types import Workload
 from jaxscale.types.legality import check_layout
+from jaxscale.units import format_seconds, format_si
 
 if TYPE_CHECKING:
     from jaxscale.runtime.launch_local import Job, StepMetrics
@@ -31,12 +33,13 @@ if TYPE_CHECKING:
     "--save-every", default=1, show_default=True, type=click.IntRange(1), metavar="N", help="Steps between checkpoints."
 )
 @click.option("--learning-rate", default=3e-4, show_default=True, type=click.FloatRange(0, min_open=True), metavar="R")
+@click.option("--noise-scale", is_flag=True, help="Report the gradient noise scale: how large a batch still pays.")
 @click.option("--seed", default=0, type=click.IntRange(0), help="Of parameters and tokens.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @json_option
 def command(
     request: Request, steps: int, processes: int, twin: bool, tokens: str, end_of_document: int | None,
-    checkpoints: str, save_every: int, learning_rate: float, seed: int, quiet: bool, as_json: bool,
+    checkpoints: str, save_every: int, learning_rate: float, noise_scale: bool, seed: int, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a model under a layout on this machine.
 
@@ -63,17 +66,20 @@ def command(
         shape, workload, layout = small.shape, small.workload, small.layout
     job = Job(
         shape=shape, workload=workload, layout=layout, steps=steps, processes=processes, seed=seed,
-        emulated=twin or request.cluster.chip.kind == "cpu", options=TrainOptions(learning_rate=learning_rate),
+        emulated=twin or request.cluster.chip.kind == "cpu",
+        options=TrainOptions(learning_rate=learning_rate, noise_scale=noise_scale),
         token_file=str(Path(tokens).absolute()) if tokens else "",
         end_of_document=-1 if end_of_document is None else end_of_document,
         checkpoint_dir=str(Path(checkpoints).absolute()) if checkpoints else "", checkpoint_every=save_every,
     )  # fmt: skip
     if not quiet:
         click.echo(_header(job), err=True)
+    shown: list[dict] = []
 
     def told(metrics: "StepMetrics") -> None:
         if not (as_json and quiet):
-            click.echo(_line(metrics), err=as_json)
+            click.echo(f"{_line(metrics)}  {_speed(metrics, workload, first=not shown)}", err=as_json)
+        shown.append(metrics)
 
     steps_done = launch(job, on_step=told)
     if as_json:
@@ -89,4 +95,20 @@ def _header(job: "Job") -> str:
 
 def _line(metrics: "StepMetrics") -> str:
     aux = f"  auxiliary {metrics['aux_loss']:.4f}" if metrics["aux_loss"] else ""
-    return f"step {metrics['step']:>6}  loss {metrics['loss']:.6f}{aux}  gradient norm {metrics['grad_norm']:.4f}"
+    noise = f"  noise scale {_sequences(metrics)}" if "noise_scale_sequences" in metrics else ""
+    return (
+        f"step {metrics['step']:>6}  loss {metrics['loss']:.6f}{aux}  gradient norm {metrics['grad_norm']:.4f}{noise}"
+    )
+
+
+def _speed(metrics: "StepMetrics", workload: Workload, *, first: bool) -> str:
+    """Tokens a second; the first step's time is the compiler's."""
+    seconds = metrics["step_time_s"] or 0.0
+    if first:
+        return f"({format_seconds(seconds)} with compiling)"
+    return format_si(workload.tokens_per_step / seconds, "tokens/s")
+
+
+def _sequences(metrics: "StepMetrics") -> str:
+    found = metrics["noise_scale_sequences"]
+    return "not yet known" if found is None else f"{found:.3g} sequences"

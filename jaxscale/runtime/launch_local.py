@@ -29,7 +29,7 @@ _GRACE_S = 5.0  # between asking a process to end and killing it
 _NO_TIMEOUT_S = float("inf")
 _OPTIONS = TrainOptions()
 
-StepMetrics = dict[str, float]
+StepMetrics = dict[str, float | None]  # None: a noise scale that is not known yet
 
 
 class ProcessError(JaxscaleError):

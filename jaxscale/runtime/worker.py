@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,18 @@ def _train(job: Job, metrics_file: Path | None) -> None:
     source = _token_source(job)
     checkpoints = open_checkpoints(job.checkpoint_dir) if job.checkpoint_dir else None
     state = checkpoints.restore(train) if checkpoints and checkpoints.steps else train.init()
-    first = int(state.step)
+    first, noise = int(state.step), train.noise_scale()
     for step in range(first, first + job.steps):
+        started = time.perf_counter()
         state, metrics = train.step(state, load_batch(source, step, job.workload, train.batch_sharding))
+        told: dict[str, float | None] = {name: float(x) for name, x in metrics.items()}  # waits for the step
+        told["step_time_s"] = time.perf_counter() - started
+        if noise is not None:
+            noise = noise.after(float(metrics["small_batch_square"]), float(metrics["big_batch_square"]))
+            told["noise_scale_sequences"] = noise.sequences
         if metrics_file:
             with metrics_file.open("a") as file:
-                file.write(json.dumps({"step": step} | {name: float(x) for name, x in metrics.items()}) + "\n")
+                file.write(json.dumps({"step": step} | told) + "\n")
         if checkpoints and ((step + 1) % job.checkpoint_every == 0 or step + 1 == first + job.steps):
             checkpoints.save(train, state)
     if checkpoints:
