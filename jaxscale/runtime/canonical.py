@@ -12,13 +12,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxscale.runtime.placement.params import ParamPlan, is_plan
 from jaxscale.runtime.placement.stages import pack, unpack
-from jaxscale.runtime.program.program import Program
+from jaxscale.runtime.program.program import ENDS, Program
 
 Array = jax.Array
 Params = Any
 
-_ENDS = ("embedding", "head")  # the parts that have a vocabulary dim
-_PARTS = frozenset({*_ENDS, "segments"})
+_PARTS = frozenset({*ENDS, "segments"})
 _SPREAD = 0x9E3779B1  # 2**32 over the golden ratio: weights of neighbours differ in most bits (Knuth, TAOCP 3, 6.4)
 
 
@@ -30,12 +29,12 @@ def is_param_tree(x: Any) -> bool:
 def to_canonical(program: Program, tree: Params) -> Params:
     """Global arrays, stacked and padded for a layout, in the form that no layout changes."""
     found = unpack(program.shape, program.stages, tree)
-    return found | {part: _resize_vocab(program, part, found[part], pad=False) for part in _ENDS}
+    return found | {part: _resize_vocab(program, part, found[part], pad=False) for part in ENDS}
 
 
 def from_canonical(program: Program, tree: Params) -> Params:
     """The inverse of `to_canonical`; padding is zero, as it is throughout training."""
-    padded = tree | {part: _resize_vocab(program, part, tree[part], pad=True) for part in _ENDS}
+    padded = tree | {part: _resize_vocab(program, part, tree[part], pad=True) for part in ENDS}
     return pack(program.shape, program.stages, padded)
 
 

@@ -11,7 +11,7 @@ segment i with every leaf stacked over the segment's repeats. What a runtime nee
 | `make_context(shape, positions, segment_ids)` | positions and rotary tables, once a microbatch |
 | `embed(shape, params["embedding"], tokens, positions, comms=...)` | tokens to residual stream |
 | `layer_body(shape, kind, comms=..., execution=...)` | one layer: (layer params, stream, context) -> (stream, stats) |
-| `head_loss(shape, params["head"], params["embedding"], stream, targets, weights, comms=...)` | sums of loss, weight |
+| `head_loss(shape, params["head"], params["embedding"], stream, targets, weights, comms=...)` | summed loss |
 | `forward`, `logits` | the whole model on one device |
 | `execution_for(shape, platform, seq_len=...)` | the kernels that suit a platform, as an `Execution` |
 | `load_checkpoint(shape, folder)`, `save_checkpoint` | Hugging Face checkpoints to parameters and back |
@@ -57,7 +57,7 @@ from jaxscale.zoo.kernels import (
     row_delta,
 )
 from jaxscale.zoo.layers import Context
-from jaxscale.zoo.loss import LossSums, head_loss
+from jaxscale.zoo.loss import head_loss
 from jaxscale.zoo.params import EXPERT_DIM, LAYERS_DIM, TENSOR_DIMS, ParamInfo
 from jaxscale.zoo.routing import RoutingStats, balanced_bias
 
@@ -73,7 +73,6 @@ __all__ = [
     "Execution",
     "LayerKind",
     "LocalComms",
-    "LossSums",
     "ParamInfo",
     "RoutingStats",
     "Segment",

@@ -4,7 +4,6 @@ Notation: b sequences, t tokens, Vl vocabulary held by this tensor rank.
 """
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -17,15 +16,6 @@ from jaxscale.zoo.decoder import Params, head_logits
 Array = jax.Array
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossSums:
-    """Sums over the tokens of this shard, float32; alike on every tensor rank."""
-
-    loss: Array  # weighted cross-entropy in nats, z-loss included
-    weight: Array
-
-
 def head_loss(
     shape: ModelShape,
     params: Params,
@@ -36,16 +26,16 @@ def head_loss(
     *,
     comms: Comms,
     z_loss: float = 0.0,
-) -> LossSums:
-    """`params["head"]`, `params["embedding"]`, stream, targets and weights [b, t] -> sums.
+) -> Array:
+    """`params["head"]`, `params["embedding"]`, stream, targets and weights [b, t] -> loss.
 
-    `z_loss` is the coefficient of log(Z)^2 (PaLM, arXiv 2204.02311, section 5).
+    That is cross-entropy in nats times weight, summed over the tokens of this shard in float32; alike on every tensor
+    rank. `z_loss` is the coefficient of log(Z)^2 (PaLM, arXiv 2204.02311, section 5).
     """
     logits = head_logits(shape, params, embedding, x, comms=comms)
     first = comms.tensor_index() * logits.shape[-1]
     per_token = _cross_entropy(logits, targets - first, first, shape.vocab_size, comms, z_loss)
-    weights = weights.astype(jnp.float32)
-    return LossSums(loss=jnp.sum(per_token * weights), weight=jnp.sum(weights))
+    return jnp.sum(per_token * weights.astype(jnp.float32))
 
 
 def _masked(logits: Array, first: Array | int, vocab_size: int) -> Array:

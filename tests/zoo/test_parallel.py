@@ -36,11 +36,11 @@ def loss_sum(shape, params, tokens, comms, execution):
 
         x, found = jax.lax.scan(step, x, stack)
         aux += jnp.sum(found)
-    sums = zoo.head_loss(
+    loss = zoo.head_loss(
         shape, params["head"], params["embedding"], x, jnp.roll(tokens, -1, axis=1), jnp.ones(tokens.shape),
         comms=comms, z_loss=Z_LOSS,
     )  # fmt: skip
-    return sums.loss + AUX * aux
+    return loss + AUX * aux
 
 
 @functools.cache

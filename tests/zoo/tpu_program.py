@@ -40,7 +40,7 @@ def loss(params, tokens, execution, policy):
 
     x, _ = jax.lax.scan(step, x, params["segments"][0])
     ones = jnp.ones(tokens.shape)
-    return zoo.head_loss(MODEL, params["head"], params["embedding"], x, tokens, ones, comms=comms).loss
+    return zoo.head_loss(MODEL, params["head"], params["embedding"], x, tokens, ones, comms=comms)
 
 
 def main(remat):

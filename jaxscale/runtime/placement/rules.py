@@ -13,6 +13,7 @@ The rest of the runtime reads the constants below and names no axis for itself, 
 its own (ring attention, all-to-all, pipeline sends).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,7 +68,4 @@ class AxisRules:
 
     def size(self, axes: Axes) -> int:
         """Devices that differ only in their place on `axes`."""
-        product = 1
-        for axis in axes:
-            product *= getattr(self.layout, axis)
-        return product
+        return math.prod(getattr(self.layout, axis) for axis in axes)

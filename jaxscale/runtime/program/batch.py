@@ -45,8 +45,7 @@ def total_weight(program: Program, batch: Batch) -> Array:
 
 def microbatches(program: Program, batch: Batch) -> Batch:
     """This device's tokens, by microbatch: every array [b, T] -> [m, microbatch_size, T / context]."""
-    ranks = program.layout.context
-    rank = lax.axis_index(CONTEXT_AXES) if ranks > 1 else 0
+    rank, ranks = _context_rank(program), program.layout.context
 
     def cut(x: Array) -> Array:
         own = take_zigzag(x, rank, ranks)
@@ -59,9 +58,12 @@ def token_positions(program: Program, microbatch: Batch) -> Array:
     """Positions of this device's tokens, [1|b, t]."""
     if microbatch.positions is not None:
         return microbatch.positions
-    ranks = program.layout.context
-    rank = lax.axis_index(CONTEXT_AXES) if ranks > 1 else 0
-    return zigzag_positions(rank, ranks, program.workload.seq_len)[None]
+    return zigzag_positions(_context_rank(program), program.layout.context, program.workload.seq_len)[None]
+
+
+def _context_rank(program: Program) -> Array | int:
+    """This device's place on the context axis."""
+    return lax.axis_index(CONTEXT_AXES) if program.layout.context > 1 else 0
 
 
 def take_microbatch(batches: Batch, index: Any) -> Batch:

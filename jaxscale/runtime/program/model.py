@@ -56,7 +56,7 @@ def embed_tokens(program: Program, embedding: Params, microbatch: Batch) -> Arra
 def token_loss(program: Program, head: Params, embedding: Params, stream: Array, microbatch: Batch) -> Array:
     """Cross-entropy summed over this shard's tokens, with the weights of the head fetched already."""
     weights = microbatch.targets != NO_TARGET
-    sums = head_loss(
+    return head_loss(
         program.shape,
         head,
         embedding,
@@ -66,7 +66,6 @@ def token_loss(program: Program, head: Params, embedding: Params, stream: Array,
         comms=program.comms,
         z_loss=program.options.z_loss,
     )
-    return sums.loss
 
 
 @jax.custom_vjp

@@ -32,7 +32,7 @@ from jaxscale.runtime.placement.rules import PIPELINE_AXES
 from jaxscale.runtime.program.batch import Batch, take_microbatch
 from jaxscale.runtime.program.branch import run_where
 from jaxscale.runtime.program.model import Flow, build_context, embed_tokens, run_chunk, token_loss
-from jaxscale.runtime.program.program import Program
+from jaxscale.runtime.program.program import ENDS, Program
 from jaxscale.runtime.program.weights import (
     gather_whole,
     make_sinks,
@@ -47,13 +47,12 @@ from jaxscale.runtime.program.weights import (
 Array = jax.Array
 Params = Any
 _AXIS = PIPELINE_AXES[0]
-_ENDS = ("embedding", "head")
 
 
 def modular_gradients(program: Program, stored: Params, batches: Batch, weight: Array) -> tuple[Params, Array, Array]:
     """Gradients in slots, and this device's share of the mean loss and of the auxiliary loss."""
-    plans = {name: program.plans[name] for name in _ENDS}
-    ends = gather_whole(program, {name: stored[name] for name in _ENDS}, plans)
+    plans = {name: program.plans[name] for name in ENDS}
+    ends = gather_whole(program, {name: stored[name] for name in ENDS}, plans)
     stage = _Stage(program=program, stored=stored, ends=ends, batches=batches, weight=weight)
     done = _backward(stage, *_forward(stage))
     grads = reduce_whole(program, done.d_ends, plans) | {"segments": done.grads}

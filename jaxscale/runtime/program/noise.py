@@ -6,6 +6,7 @@ scanned. Their norms cost a pass over the gradients and no collective but one of
 norm included. Only matrices whose gradients are apart in the same way are looked at: the noise scale is theirs.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ def noise_split(program: Program) -> NoiseSplit | None:
     for plan in jax.tree.leaves(program.plans, is_leaf=is_plan):
         axes = unsummed(program, plan)
         if plan.trained and plan.is_matrix and set(axes) <= set(BATCH_AXES):
-            sizes[axes] = sizes.get(axes, 0) + _elements(plan)
+            sizes[axes] = sizes.get(axes, 0) + math.prod(plan.shape)
     if not sizes:
         return None
     axes = max(sizes, key=lambda axes: sizes[axes])
@@ -87,10 +88,3 @@ def unsummed(program: Program, plan: ParamPlan) -> Axes:
     """Axes over which a parameter's accumulated gradient is still to be summed."""
     summed = {axis for _, axes in plan.steps("none", program.layout.grads_shard) for axis in axes}
     return tuple(axis for axis in plan.partial_axes if axis not in summed)
-
-
-def _elements(plan: ParamPlan) -> int:
-    size = 1
-    for length in plan.shape:
-        size *= length
-    return size

@@ -28,14 +28,13 @@ from jaxscale.runtime.program.batch import Batch, take_microbatch
 from jaxscale.runtime.program.branch import run_where
 from jaxscale.runtime.program.model import Flow, build_context, embed_tokens, run_chunk, token_loss
 from jaxscale.runtime.program.modular import modular_gradients
-from jaxscale.runtime.program.program import Program
+from jaxscale.runtime.program.program import ENDS, Program
 from jaxscale.runtime.program.remat import remat_layers, remat_whole
 from jaxscale.runtime.program.weights import fetch, make_slots, select_chunk, stage_index
 
 Array = jax.Array
 Params = Any
 _AXIS = PIPELINE_AXES[0]
-_ENDS = ("embedding", "head")
 
 
 def pipeline_gradients(program: Program, stored: Params, batches: Batch, weight: Array) -> tuple[Params, Array, Array]:
@@ -54,7 +53,7 @@ def _blank(program: Program) -> Array:
 
 
 def _fetch_ends(program: Program, stored: Params, slots: Params) -> dict[str, Params]:
-    return {n: fetch(program, stored[n], slots[n], program.plans[n], stacked=False) for n in _ENDS}
+    return {n: fetch(program, stored[n], slots[n], program.plans[n], stacked=False) for n in ENDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +219,7 @@ class _Stage:
 
     def tick(self, carry: _Carry, number: Array) -> tuple[_Carry, None]:
         """One forward and one backward pass, and the sends between stages."""
-        end_slots = {name: self.slots[name] for name in _ENDS}
+        end_slots = {name: self.slots[name] for name in ENDS}
         # The gathered ends are those from before the scan; of this fetch only the way back is used.
         _, pull_ends = jax.vjp(lambda slots: _fetch_ends(self.program, self.stored, slots), end_slots)
         sent, inputs = self.forward(carry, self.ends, number)

@@ -15,6 +15,8 @@ from jaxscale.runtime.placement.stages import StagePlan, plan_stages
 from jaxscale.types import Layout, ModelShape, Workload
 from jaxscale.zoo import EXPERT_DIM, Execution, ParamInfo, layer_kinds, parameter_info, segments
 
+ENDS = ("embedding", "head")  # the parts of the parameters beside the layers' segments
+
 _DTYPES = {2: jnp.bfloat16, 4: jnp.float32}  # by bytes of one number
 
 
