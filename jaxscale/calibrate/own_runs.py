@@ -1,11 +1,10 @@
 """A handful of one's own runs on top of known constants: changed only as far as the runs themselves prove it.
 
-Three answers, of which the one is taken that predicts runs left out best, if it does so surely better than the known
-constants:
+Three answers, of which the simplest is taken that no other is surely better than on runs left out:
 
-1. all constants, each free to drift by half of what is plausible of any stack;
+1. nothing;
 2. one factor on all times, `pace`: this cluster's clocks, cooling and drivers;
-3. nothing.
+3. all constants, each free to drift by half of what is plausible of any stack.
 
 Errors of a run that was not fitted are larger than the scatter of two identical runs, by what the formulas miss. With
 few runs that is the noise to expect of each, so that constants move only as far as several runs agree.
@@ -39,14 +38,22 @@ def refit(runs: Sequence[Run], start: Calibration) -> Calibration:
     goal = times_objective(rows, start, user_spreads(start), noise=MISSED)
     weights = np.array([run.weight for run in rows])
     before = goal.log_errors(goal.centres)
-    whole, paced = leave_out(rows, goal, weights), paced_out(before)
-    proven = [held for held in (whole, paced) if surely_better(held.errors, before)]
-    best = min(proven, key=lambda held: float(np.mean(np.abs(held.errors))), default=None)
+    kept, paced, whole = HeldOut(errors=before, folds=KEPT), paced_out(before), leave_out(rows, goal, weights)
+    best = simplest(kept, paced, whole)
     if best is whole:
         fitted |= maximise(goal, weights).fitted()
     elif best is paced:
-        fitted |= _pace(before, start)
-    return stated(start, fitted, rows, best or HeldOut(errors=before, folds=KEPT))
+        fitted |= pace_of(before, start)
+    return stated(start, fitted, rows, best)
+
+
+def simplest(*answers: HeldOut) -> HeldOut:
+    """The first of `answers`, ordered by what they change, that no later one is surely better than."""
+    best, *others = answers
+    for held in others:
+        if surely_better(held.errors, best.errors):
+            best = held
+    return best
 
 
 def surely_better(after: np.ndarray, before: np.ndarray) -> bool:
@@ -86,7 +93,8 @@ def paced_out(errors: np.ndarray) -> HeldOut:
     return HeldOut(errors=np.array(left), folds="run; only the pace was fitted")
 
 
-def _pace(errors: np.ndarray, start: Calibration) -> dict[str, Fitted]:
+def pace_of(errors: np.ndarray, start: Calibration) -> dict[str, Fitted]:
+    """The constant `pace` by log errors (predicted over measured) of known constants."""
     constant = _constant()
     common, spread = shift(errors)
     centre = constant.free(start.value(constant)) - common
