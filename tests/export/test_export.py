@@ -324,7 +324,7 @@ def test_a_mixture_of_experts_survives_megatron() -> None:
         (
             read_megatron,
             "--num-layers 8 --hidden-size 512 --num-attention-heads 8 --vocab-size 9 --seq-length 8 --num-experts 8 "
-            "--global-batch-size 8 --moe-layer-freq every",
+            "--global-batch-size 8 --position-embedding-type rope --moe-layer-freq every",
             "--moe-layer-freq",
         ),
         (read_maxtext, "- a", "mapping"),

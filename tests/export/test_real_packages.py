@@ -52,7 +52,7 @@ CASES = {
 }  # fmt: skip
 EMULATED = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=256"}
 LEVANTER = ("marin-levanter==0.2.227.dev40316220070",)
-EASYDEL = ("easydel==0.3.0",)
+EASYDEL = ("easydel==0.3.0", "pillow")
 TORCHTITAN = ("torchtitan==0.3.0", "tyro", "docstring_parser", "typeguard", "spmd_types==0.2.3", "torchdata", "einops",
               "datasets<4.8", "tensorboard", "torch_checkpointing", "triton", "multiprocess", "dill", "xxhash",
               "pyarrow", "httpx", "aiohttp", "fsspec")  # fmt: skip
