@@ -67,16 +67,17 @@ def _is_v5e(p: Problem) -> Number:
 
 
 def head_gradient_bytes(p: Problem, layouts: LayoutBatch) -> Number:
-    """The head's whole gradient, where it is finished beside the logits: on v5e, unless it is simply scattered.
+    """The head's whole gradient, where it is finished beside the logits: seen on v5e.
 
-    Seen where gradients are summed whole, and in a loop over microbatches.
+    There it is where ZeRO's group is the whole slice, unless the head is the embedding too, and in a loop over
+    microbatches.
     """
     if p.device.kind != "tpu" or not p.stack.spmd:
         return 0.0
     group = layouts.fsdp * layouts.expert * layouts.context * layouts.pipeline
-    summed = (layouts.grads_shard == 1) & parallel.summed_whole(p, group)
+    apart = (layouts.grads_shard == 1) & (group == p.num_chips) & (not p.inventory.numbers.structure.tied)
     accumulated = p.global_batch_size > layouts.batch_shards * layouts.microbatch_size
-    return _table_bytes(p, layouts) * _is_v5e(p) * (summed | (accumulated & (layouts.pipeline == 1)))
+    return _table_bytes(p, layouts) * _is_v5e(p) * (apart | (accumulated & (layouts.pipeline == 1)))
 
 
 def embedding_gradient_bytes(p: Problem, embedding: Weights, layouts: LayoutBatch) -> Number:
