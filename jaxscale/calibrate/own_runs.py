@@ -24,7 +24,7 @@ from jaxscale.calibrate.run import Run
 
 MISSED = 0.05  # of log step time: what the formulas miss of a run (the shipped stacks' spread of held-out errors)
 ENOUGH_BETTER = 0.95  # errors on runs left out must shrink to that, or the constants stay
-SURE = 1.5  # standard errors by which the gain of a change must exceed none
+SURE = 0.95  # one-sided confidence that the gain of a change is not the luck of a few runs
 DRIFT = 0.5  # how far a user's cluster may lie from the shipped stack, in prior spreads
 KEPT = "nothing; the constants stay as they were"
 
@@ -58,9 +58,14 @@ def simplest(*answers: HeldOut) -> HeldOut:
 
 def surely_better(after: np.ndarray, before: np.ndarray) -> bool:
     """Whether errors on runs left out shrank, by a share of them and by more than their scatter explains."""
+    from scipy.stats import t
+
     gain = np.abs(before) - np.abs(after)
-    scatter = float(np.std(gain)) / math.sqrt(max(len(gain) - 1, 1))
-    return bool(np.mean(gain) > max((1.0 - ENOUGH_BETTER) * float(np.mean(np.abs(before))), SURE * scatter))
+    free = len(gain) - 1
+    if free < 1:
+        return False
+    luck = float(t.ppf(SURE, free)) * float(np.std(gain)) / math.sqrt(free)
+    return bool(np.mean(gain) > max((1.0 - ENOUGH_BETTER) * float(np.mean(np.abs(before))), luck))
 
 
 def user_spreads(start: Calibration) -> Callable[[Constant], float]:
