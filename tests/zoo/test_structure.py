@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.extend.core import jaxprs_in_params
 
 from jaxscale import zoo
 from jaxscale.catalog import load_model, model_names
@@ -24,7 +25,7 @@ def named(jaxpr):
     for equation in jaxpr.eqns:
         if equation.primitive.name == "name":
             yield equation.params["name"]
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             yield from named(inner)
 
 
