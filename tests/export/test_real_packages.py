@@ -81,9 +81,9 @@ def borrowed(name: str, *requirements: str) -> dict[str, str]:
 
 def own(name: str, *requirements: str) -> str:
     """An interpreter of Python 3.12 with a package and what its loader and models import."""
-    python = shutil.which("python3.12") or next(
-        (str(path) for path in (Path.home() / ".pyenv/versions").glob("3.12*/bin/python")), None
-    )
+    found = [shutil.which("python3.12"), *map(str, (Path.home() / ".pyenv/versions").glob("3.12*/bin/python"))]
+    # A shim may be on the path without the version that it stands for.
+    python = next((p for p in found if p and subprocess.run([p, "-c", ""], capture_output=True).returncode == 0), None)
     if python is None:
         pytest.skip(f"{name} needs Python 3.12")
     folder = HOME / name
