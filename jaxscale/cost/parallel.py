@@ -170,9 +170,10 @@ def _context(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) 
     # K and V travel apart, two permutes a hop; the gradients make one more hop to come home.
     yield net.exchange("keys and values", "collective-permute", "context", axes, "forward", kv / 2, 2 * hops * layers)
     yield net.exchange("keys and values", "collective-permute", "context", axes, "recompute", kv / 2, 2 * hops * again)
-    # The TPU compiler rounds gradients before their last hop, and takes the first hop of what is made again for the
-    # first of the backward pass.
-    rounded = ring * (p.device.kind == "tpu") * (p.compute_bytes < FLOAT32) * (layouts.context > 1)
+    # The compilers for TPUs and GPUs round gradients before their last hop, and take the first hop of what is made
+    # again for the first of the backward pass.
+    joined = p.stack.spmd and p.device.kind != "cpu"
+    rounded = ring * joined * (p.compute_bytes < FLOAT32) * (layouts.context > 1)
     backward_hops = hops * layers - rounded * again
     yield net.exchange("keys and values", "collective-permute", "context", axes, "backward", kv / 2, 2 * backward_hops)
     summed, wide = "gradients of keys and values", kv / 2 * FLOAT32 / p.compute_bytes

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxscale.aot.hlo.collectives import read_collective
 from jaxscale.aot.hlo.groups import MeshAxes, group_axes, permute_pairs, replica_groups
 from jaxscale.aot.hlo.shapes import parse_type
 from jaxscale.aot.hlo.text import parse_module
@@ -96,3 +97,27 @@ def test_an_instruction_may_span_lines():
 def test_text_that_is_no_program_is_refused(text, says):
     with pytest.raises(CompileError, match=says):
         parse_module(text)
+
+
+@pytest.mark.parametrize(
+    ("permute", "sent_bytes"),
+    [
+        ("bf16[8]{0} collective-permute(%x)", 16),
+        ("(bf16[8]{0}, f32[8]{0}) collective-permute(%x, %y)", 16 + 32),
+        ("(bf16[8]{0}, bf16[8]{0}, u32[], u32[]) collective-permute-start(%x)", 16),
+        ("((bf16[8]{0}, f32[8]{0}), (bf16[8]{0}, f32[8]{0})) collective-permute-start(%x, %y)", 16 + 32),
+        ("(bf16[8]{0}, bf16[8]{0}) collective-permute-start(%x, %y, %i, %i)", 16),  # into a buffer, from an offset
+    ],
+)
+def test_a_permute_sends_what_it_is_given_and_no_buffers(permute: str, sent_bytes: int):
+    text = f"""HloModule m, is_scheduled=true
+
+ENTRY %main (x: bf16[8], y: f32[8], i: s32[]) -> bf16[8] {{
+  %x = bf16[8]{{0}} parameter(0)
+  %y = f32[8]{{0}} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %p = {permute}, channel_id=1, source_target_pairs={{{{0,12}},{{12,0}}}}
+}}
+"""
+    main = parse_module(text).entry
+    assert read_collective(main.root, main, MESH).payload_bytes == sent_bytes

@@ -65,13 +65,25 @@ def read_collective(instruction: Instruction, computation: Computation, mesh: Me
 
 def _payload_bytes(instruction: Instruction, computation: Computation, kind: str, group_size: int) -> float:
     """Bytes by the definition of `Collective.bytes_each`; from the operands, as a start mixes outputs with state."""
-    if kind == "collective-permute" or instruction.opcode.startswith("ragged"):
-        maker = computation.operand(instruction, 0)  # further operands are buffers and indices
-        arrays = maker.outputs if maker else ()
-    else:
-        arrays = computation.operand_types(instruction)
-    local = float(sum(array.num_bytes for array in arrays))
+    sent = len(instruction.operands)
+    if kind == "collective-permute":
+        sent = _permuted(instruction)
+    elif instruction.opcode.startswith("ragged"):
+        sent = 1  # further operands are buffers and indices
+    makers = (computation.operand(instruction, index) for index in range(sent))
+    local = float(sum(array.num_bytes for maker in makers if maker for array in maker.outputs))
     return local * group_size if kind == "all-gather" else local
+
+
+def _permuted(instruction: Instruction) -> int:
+    """Arrays that a permute sends: of one in place, further operands are buffers and indices.
+
+    The GPU compiler joins several permutes into one: `(a, b)` of operands, or `((a, b), (a, b))` where it only starts.
+    """
+    if instruction.type_text.startswith("(("):
+        return len(instruction.outputs) // 2
+    is_started = instruction.opcode.endswith("-start")
+    return len(instruction.outputs) if instruction.type_text.startswith("(") and not is_started else 1
 
 
 def ring_wire_bytes(kind: str, payload_bytes: float, group_size: int) -> float:
