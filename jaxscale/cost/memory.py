@@ -210,7 +210,7 @@ def _fetched_early_bytes(p: Problem, slots: Mapping[LayerKind, Number], layouts:
             group = layouts.fsdp * layouts.context * (1.0 if op.expert else layouts.expert)
             over = _choose(layouts.optimizer_shard, 1.0, group, group * layouts.data)
             pair = p.xp.maximum(pair, op.params * layers * share / (split * over) * p.state_bytes)
-    return np.ceil(FETCHED_EARLY_BYTES / pair) * pair
+    return p.xp.ceil(FETCHED_EARLY_BYTES / pair) * pair
 
 
 def peak_parts(

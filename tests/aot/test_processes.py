@@ -130,9 +130,11 @@ def test_leaving_a_pool_early_kills_the_rest(tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_search_leaves_no_process(tmp_path, how):
     script = textwrap.dedent(f"""
+        import signal
         import jaxscale.aot.compile as c
         from jaxscale.aot.pool import compile_layouts
         from tests.aot.requests import request
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         c.CHILD_MODULE = "tests.aot.orphan_child"
         list(compile_layouts([request("hang:{tmp_path}")] * 2, workers=2))
     """)
