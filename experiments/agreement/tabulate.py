@@ -1,10 +1,11 @@
 """Predictions against compilers over the grids of a folder, as CSV, and the tables of README.md made from it.
 
     python experiments/agreement/tabulate.py tpu [--seconds S]
+    python experiments/agreement/tabulate.py held_out [--seconds S]
     python experiments/agreement/tabulate.py gpu [--seconds S]
 
 Compiles what has no kept answer yet, for at most S seconds; answers are kept, so that it can be stopped and goes on
-where it was. The CSV holds every case that has an answer; the README's tables are rewritten from both CSVs.
+where it was. The CSV holds every case that has an answer; the README's tables are rewritten from all CSVs.
 """
 
 import argparse
@@ -33,7 +34,7 @@ Row = dict[str, str]
 def main() -> None:
     """Compile, write the CSV, rewrite the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("backend", choices=("tpu", "gpu"))
+    parser.add_argument("backend", choices=("tpu", "held_out", "gpu"))
     parser.add_argument("--seconds", type=float, default=math.inf, metavar="S")
     arguments = parser.parse_args()
     rows = list(compiled_rows(FOLDER / arguments.backend, arguments.seconds))
@@ -104,7 +105,7 @@ def write_csv(path: Path, rows: list[Row]) -> None:
 
 def with_tables(text: str) -> str:
     """The README with its tables made from the CSVs: what stands between the marks of each is replaced."""
-    for backend in ("tpu", "gpu"):
+    for backend in ("tpu", "held_out", "gpu"):
         with (FOLDER / f"{backend}.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         for name, table in {
