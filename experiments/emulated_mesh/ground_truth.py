@@ -20,7 +20,7 @@ from pathlib import Path
 
 from study import CLUSTER, HERE, MODELS, WORKLOAD, layouts, model
 
-from jaxscale.measure.pace import ratios, running_step
+from jaxscale.measure.pace import ratios, running_step, typical_s
 from jaxscale.measure.step_child import take_devices
 from jaxscale.types import parse_layout
 
@@ -53,7 +53,7 @@ def main() -> None:
                 return
             reference.times_s.clear()
             found = ratios(running_step(model(name), WORKLOAD, layout, devices), reference, TURNS)
-            add(options.table, name, str(layout), found, statistics.median(reference.times_s))
+            add(options.table, name, str(layout), found, typical_s(reference))
 
 
 def rows(table: Path) -> list[dict[str, str]]:

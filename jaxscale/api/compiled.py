@@ -1,6 +1,5 @@
 """A compiled step as an `Estimate`: the schedule is the compiler's, the prices of its ops are the cost model's."""
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from jaxscale.cost import metrics
 from jaxscale.cost.compute import matmul_s, visible_tokens
 from jaxscale.cost.parallel import Network, network
 from jaxscale.cost.problem import Problem, problem
+from jaxscale.cost.timeline import overhead_s, stragglers_s
 from jaxscale.errors import SpecError
 from jaxscale.types import Cluster, Estimate, Layout, LayoutBatch, ModelShape, Stack, Workload
 
@@ -78,14 +78,13 @@ def assembled_time(step: CompiledStep, p: Problem) -> AssembledTime | None:
 
 def _other_s(p: Problem, layout: Layout, time: AssembledTime) -> dict[str, float]:
     """Seconds of no op, as `cost.timeline` has them."""
-    stack = p.stack
-    num_microbatches = layout.num_microbatches(p.global_batch_size)
-    num_devices = float(p.num_chips * p.devices_per_chip)
-    return {
-        "contention": float(time.hidden_s * stack.overlap_slowdown),
-        "overhead": float(stack.step_overhead_s + num_microbatches * stack.microbatch_overhead_s),
-        "stragglers": float(time.total_s * stack.straggler_frac * math.log2(num_devices)),
+    others = {
+        "contention": float(time.hidden_s * p.stack.overlap_slowdown),
+        "overhead": float(overhead_s(p, layout.num_microbatches(p.global_batch_size))),
+        "stragglers": float(stragglers_s(p, time.total_s)),
     }
+    whole_s = time.total_s + sum(others.values())
+    return others | {"pace": whole_s * (float(p.stack.pace) - 1.0)}
 
 
 def compiled_trace(step: CompiledStep, shape: ModelShape, workload: Workload, cluster: Cluster) -> str:

@@ -147,7 +147,7 @@ def _assemble(
     hide: Hide,
 ) -> dict[str, Number]:
     """Time parts of the whole step under one hiding rule; they sum to the step."""
-    stack, m = p.stack, pieces.num_microbatches
+    m = pieces.num_microbatches
     ahead, back = _expose(p, forward, hide), _expose(p, backward, hide)
     if p.device.kind == "cpu":
         send_s = forward.comm_s["pipeline"]
@@ -168,10 +168,19 @@ def _assemble(
     merged["data"] = left
     merged["contention"] = merged["contention"] + slower
     merged["optimizer"] = optimizer_s
-    merged["overhead"] = stack.step_overhead_s + m * stack.microbatch_overhead_s
-    # The slowest of n devices, whose speeds scatter, falls behind the mean by about as much again with every doubling.
-    merged["stragglers"] = total * stack.straggler_frac * np.log2(p.num_chips * p.devices_per_chip)
+    merged["overhead"] = overhead_s(p, m)
+    merged["stragglers"] = stragglers_s(p, total)
     return _paced(p, merged)
+
+
+def overhead_s(p: Problem, num_microbatches: Number) -> Number:
+    """Seconds of starting a step and its microbatches."""
+    return p.stack.step_overhead_s + num_microbatches * p.stack.microbatch_overhead_s
+
+
+def stragglers_s(p: Problem, total_s: Number) -> Number:
+    """Seconds that the slowest of n devices falls behind the mean: about as much again with every doubling."""
+    return total_s * p.stack.straggler_frac * np.log2(p.num_chips * p.devices_per_chip)
 
 
 def _paced(p: Problem, parts: dict[str, Number]) -> dict[str, Number]:

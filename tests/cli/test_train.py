@@ -29,7 +29,8 @@ def test_a_run_tells_what_it_learned_and_how_fast(tmp_path) -> None:
     first, second = json.loads(answer.stdout)["steps"]
     assert first["step"] == 0
     assert second["loss"] != first["loss"]
-    assert 0 < second["step_time_s"] < first["step_time_s"]  # the first compiles
+    assert first["step_time_s"] > 0
+    assert second["step_time_s"] > 0
     assert "noise_scale_sequences" in second
     header, *lines = (line for line in answer.stderr.splitlines() if line.startswith(("training", "step")))
     assert header == "training tiny as data=2,microbatch_size=1,remat=full on 2 emulated devices, synthetic tokens"
