@@ -1,4 +1,4 @@
-"""A step on a time axis, as Chrome trace events: opens in ui.perfetto.dev and chrome://tracing.
+"""A step on a time axis, as Chrome trace events: opens in ui.perfetto.dev.
 
 Format: "Trace Event Format" (Google, 2016), JSON object form: `X` complete slices, `C` counters, `s` and `f` the two
 ends of an arrow, `M` track names; times in microseconds, on a grid of nanoseconds so that slices meet exactly. Nothing
@@ -122,8 +122,10 @@ def _arrows(timeline: Timeline) -> list[Event]:
         made = pieces[source, action._replace(chunk=chunk)]
         name = "activations" if action.kind == "F" else "gradients"
         common = {"cat": "send", "name": name, "id": len(events) // 2, "pid": _STAGES}
-        events.append({"ph": "s", "tid": source, "ts": max(_us(made.end_s) - 1e-3, _us(made.start_s)), **common})
-        events.append({"ph": "f", "bp": "e", "tid": stage, "ts": _us(piece.start_s), **common})
+        events.append(
+            {"ph": "s", "tid": _thread(source), "ts": max(_us(made.end_s) - 1e-3, _us(made.start_s)), **common}
+        )
+        events.append({"ph": "f", "bp": "e", "tid": _thread(stage), "ts": _us(piece.start_s), **common})
     return events
 
 
@@ -187,7 +189,7 @@ def _of_stage(value: float | Sequence[float], stage: int) -> float:
 
 
 def _slice(group: int, track: int, name: str, start_s: float, end_s: float, args: dict[str, Any]) -> Event:
-    event = {"ph": "X", "pid": group, "tid": track, "name": name}
+    event = {"ph": "X", "pid": group, "tid": _thread(track), "name": name}
     event |= {"ts": _us(start_s), "dur": (_ns(end_s) - _ns(start_s)) / _NS_PER_US}
     return event | ({"args": args} if args else {})
 
@@ -201,12 +203,17 @@ def _us(seconds: Seconds) -> float:
     return _ns(seconds) / _NS_PER_US
 
 
+def _thread(track: int) -> int:
+    """The thread id of a track: from 1 on, since Perfetto takes thread 0 for the one numbered as its process."""
+    return track + 1
+
+
 def _group_name(group: int, name: str) -> Event:
     return {"ph": "M", "pid": group, "name": "process_name", "args": {"name": name}}
 
 
 def _track_name(group: int, track: int, name: str) -> Event:
-    return {"ph": "M", "pid": group, "tid": track, "name": "thread_name", "args": {"name": name}}
+    return {"ph": "M", "pid": group, "tid": _thread(track), "name": "thread_name", "args": {"name": name}}
 
 
 def _require_time(owner: str, **seconds: float) -> None:

@@ -15,11 +15,11 @@ def timeline_of(family: str) -> Timeline:
 
 
 def slices(text: str, group: int) -> dict[int, list[dict]]:
-    """Slices of one group of tracks, by track, in order of time."""
+    """Slices of one group of tracks, by track from 0 on, in order of time."""
     tracks: dict[int, list[dict]] = {}
     for event in json.loads(text)["traceEvents"]:
         if event["ph"] == "X" and event["pid"] == group:
-            tracks.setdefault(event["tid"], []).append(event)
+            tracks.setdefault(event["tid"] - 1, []).append(event)
     return {track: sorted(events, key=lambda e: e["ts"]) for track, events in tracks.items()}
 
 
