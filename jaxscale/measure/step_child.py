@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jaxscale.aot.codec import decode, encode
 from jaxscale.errors import MeasurementError
 from jaxscale.measure.events import Reporter, die_with_parent
+from jaxscale.measure.heap import keep_freed_memory
 from jaxscale.measure.hosts import join, this_host
+from jaxscale.types.codec import decode, encode
 from jaxscale.types.measurement import MeasureRequest
 
 KIB = 1024
@@ -66,6 +67,7 @@ def take_devices(count: int, *, emulated: bool) -> list[Any]:
         hosts = this_host().count
         if count % hosts:
             raise MeasurementError(f"{count} emulated devices cannot be shared out evenly over {hosts} hosts")
+        keep_freed_memory()
         jax.config.update("jax_num_cpu_devices", count // hosts)
     devices = jax.devices()
     if len(devices) < count:
