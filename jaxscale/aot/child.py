@@ -28,7 +28,6 @@ from jaxscale.aot.assignment import (
     parse_live_ranges,
     parse_points,
 )
-from jaxscale.aot.codec import decode, encode
 from jaxscale.aot.hlo import MeshAxes, read_program
 from jaxscale.aot.hlo.kernels import attention_flops
 from jaxscale.aot.hlo.text import parse_module
@@ -37,6 +36,7 @@ from jaxscale.aot.request import CompileRequest, versions
 from jaxscale.aot.result import CompiledMemory, CompiledStep
 from jaxscale.aot.targets.devices import describe_devices
 from jaxscale.errors import JaxscaleError
+from jaxscale.types.codec import decode, encode
 
 _PR_SET_PDEATHSIG = 1
 _KIB = 1024

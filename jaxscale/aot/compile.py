@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxscale.aot.cache import Cache
-from jaxscale.aot.codec import decode, encode
 from jaxscale.aot.machine import available_memory_bytes
 from jaxscale.aot.request import CompileRequest, versions
 from jaxscale.aot.result import CompiledStep
 from jaxscale.errors import CompileError, LayoutError, SpecError
+from jaxscale.types.codec import decode, encode
 from jaxscale.types.legality import check_layout
 from jaxscale.units import format_bytes
 

@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from jaxscale import __version__
-from jaxscale.aot.codec import encode
 from jaxscale.aot.targets import Target, target_of
 from jaxscale.types import Cluster, Layout, ModelShape, Workload
+from jaxscale.types.codec import encode
 
 # Packages of jaxscale whose code makes the program or reads it: a change there makes kept answers stale.
 _PROGRAM_SOURCES = ("zoo", "runtime", "aot", "types", "schedule")

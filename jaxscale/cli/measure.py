@@ -120,7 +120,7 @@ def _open_store(address: str | None):
 
 def to_json(measurement: Measurement) -> dict:
     """The record as `--json` prints it: what was stored, and what follows from it."""
-    from jaxscale.aot.codec import encode
+    from jaxscale.types.codec import encode
 
     return encode(measurement) | {
         "layout_text": str(measurement.request.layout),

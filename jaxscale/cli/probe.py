@@ -54,7 +54,7 @@ def command(name: str, output: Path, precision: str, quick: bool, quiet: bool, a
     fitted = with_own_stack(fit_cluster(base, result, stack), result, stack)
     write_atomically(output, to_yaml(fitted))
     if as_json:
-        from jaxscale.aot.codec import encode
+        from jaxscale.types.codec import encode
 
         print_json({"file": str(output), "cluster": encode(fitted), "probe": encode(result)})
     else:

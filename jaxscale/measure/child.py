@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jaxscale.aot.codec import decode, encode
 from jaxscale.measure.shrink import Twin
 from jaxscale.measure.twin import STEPS, TwinResult, single_device
+from jaxscale.types.codec import decode, encode
 
 
 def main(arguments: list[str]) -> None:

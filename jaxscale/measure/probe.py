@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from jaxscale.aot.codec import decode, encode
 from jaxscale.errors import MeasurementError
 from jaxscale.measure.events import Ending, run_child
 from jaxscale.measure.probe_steps import probe_steps
@@ -13,6 +12,7 @@ from jaxscale.measure.step import child_environment
 from jaxscale.measure.surroundings import load_afterwards, look_around
 from jaxscale.types import PRECISIONS, Precision
 from jaxscale.types._check import divisors
+from jaxscale.types.codec import decode, encode
 from jaxscale.types.measurement import ProbeResult, ProbeSample, ProbeStep
 
 CHILD_MODULE = "jaxscale.measure.probe_child"

@@ -22,13 +22,13 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxscale.aot.codec import decode, encode
 from jaxscale.aot.machine import available_memory_bytes
 from jaxscale.errors import MeasurementError
 from jaxscale.measure.events import Reporter, die_with_parent
 from jaxscale.measure.pace import ratios, running_step, typical_s
 from jaxscale.measure.probe import COLLECTIVES, ProbePlan
 from jaxscale.measure.step_child import take_devices
+from jaxscale.types.codec import decode, encode
 from jaxscale.types.measurement import ProbeSample
 
 Array = jax.Array

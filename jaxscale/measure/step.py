@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from jaxscale.aot.codec import decode, encode
 from jaxscale.measure.events import Ending, Event, run_child
 from jaxscale.measure.surroundings import load_afterwards, look_around
+from jaxscale.types.codec import decode, encode
 from jaxscale.types.legality import check_layout
 from jaxscale.types.measurement import Measurement, MeasurementStatus, MeasureRequest
 from jaxscale.types.noise import NoiseScale

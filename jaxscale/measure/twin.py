@@ -11,10 +11,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxscale.aot.codec import decode, encode
 from jaxscale.errors import MeasurementError
 from jaxscale.measure.shrink import Twin
 from jaxscale.types import Collective, Layout
+from jaxscale.types.codec import decode, encode
 
 STEPS = 3
 LOSS_TOLERANCE = 1e-5  # relative, float32

@@ -46,6 +46,10 @@ class Checkpointer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for the last write, in every process."""
         self.manager.wait_until_finished()
         self.manager.close()
 

@@ -7,7 +7,6 @@ input has ended and end too.
 
 import json
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -23,6 +22,7 @@ from jaxscale.errors import JaxscaleError, LayoutError
 from jaxscale.runtime.options import TrainOptions
 from jaxscale.types import Layout, ModelShape, Workload
 from jaxscale.types._check import require_positive_int
+from jaxscale.types.codec import encode
 
 _POLL_S = 0.2
 _GRACE_S = 5.0  # between asking a process to end and killing it
@@ -79,8 +79,8 @@ def launch(
 ) -> list[StepMetrics]:
     """Run a job; returns the metrics of every step, and tells `on_step` each as it ends."""
     with tempfile.TemporaryDirectory(prefix="jaxscale-") as folder:
-        path = Path(folder) / "job.pickle"
-        path.write_bytes(pickle.dumps(job))
+        path = Path(folder) / "job.json"
+        path.write_text(json.dumps(encode(job)))
         told: list[StepMetrics] = []
 
         def tell() -> None:

@@ -5,7 +5,6 @@ python -m jaxscale.runtime.worker JOB_FILE COORDINATOR INDEX
 
 import json
 import os
-import pickle
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ import jax
 
 from jaxscale.errors import JaxscaleError
 from jaxscale.runtime.launch_local import Job
+from jaxscale.types.codec import decode
 
 
 def main(job_file: Path, coordinator: str, index: int) -> int:
@@ -38,7 +38,7 @@ def _end_with_parent() -> None:
 
 def run_worker(job_file: Path, coordinator: str, index: int) -> None:
     """Join the other processes and run the job's steps; process 0 writes the metrics next to the job file."""
-    job: Job = pickle.loads(job_file.read_bytes())
+    job: Job = decode(Job, json.loads(job_file.read_text()))
     if job.emulated:
         jax.config.update("jax_num_cpu_devices", job.devices_per_process)
     if job.processes > 1:
@@ -87,8 +87,7 @@ def _train(job: Job, metrics_file: Path | None) -> None:
         if checkpoints and ((step + 1) % job.checkpoint_every == 0 or step + 1 == first + job.steps):
             checkpoints.save(train, state)
     if checkpoints:
-        with checkpoints:
-            pass
+        checkpoints.close()  # not where a step has failed: to wait for the other processes could take for ever
 
 
 def _token_source(job: Job) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from jaxscale.aot.codec import encode
+from jaxscale.types.codec import encode
 from jaxscale.types.measurement import Measurement
 
 _OF_EVERY_RUN = ("identifier", "started_at", "warmup_times_s", "step_times_s")  # differ between any two

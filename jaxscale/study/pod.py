@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TextIO
 
-from jaxscale.aot.codec import decode, encode
 from jaxscale.errors import MeasurementError
 from jaxscale.measure.hosts import Host
 from jaxscale.study.pool import Lost, Task, Workers
+from jaxscale.types.codec import decode, encode
 from jaxscale.types.measurement import Measurement, MeasureRequest
 
 GATHER_TIMEOUT_S = 600.0  # for all hosts to start

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jaxscale.aot.codec import decode, encode
 from jaxscale.errors import JaxscaleError, StoreError
+from jaxscale.types.codec import decode, encode
 from jaxscale.types.measurement import Measurement, MeasureRequest
 
 Row = dict[str, Any]

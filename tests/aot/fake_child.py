@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from jaxscale.aot.codec import decode, encode
 from jaxscale.aot.request import CompileRequest
 from jaxscale.aot.result import CompiledMemory, CompiledStep
+from jaxscale.types.codec import decode, encode
 
 FOREVER_S = 600
 

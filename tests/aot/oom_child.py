@@ -4,9 +4,9 @@ import json
 import sys
 from pathlib import Path
 
-from jaxscale.aot.codec import decode, encode
 from jaxscale.aot.request import CompileRequest
 from jaxscale.aot.result import Buffer, CompiledStep
+from jaxscale.types.codec import decode, encode
 
 request = decode(CompileRequest, json.load(sys.stdin))
 result = CompiledStep(

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from jaxscale.aot import request as request_module
 from jaxscale.aot.cache import Cache, default_cache_dir, default_max_bytes
-from jaxscale.aot.codec import decode, encode
 from jaxscale.aot.request import CompileRequest
 from jaxscale.errors import SpecError
 from jaxscale.types import REMAT_POLICIES, MLAShape, MoEShape, RematPolicy
+from jaxscale.types.codec import decode, encode
 from tests.aot.requests import SHAPE, request
 
 

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": FLOOR | {"zoo"},
     "aot": FLOOR | {"zoo", "runtime"},
     "measure": FLOOR | {"zoo", "runtime", "aot"},
-    "study": FLOOR | {"measure", "aot"},
+    "study": FLOOR | {"measure"},
     "launch": FLOOR | {"catalog"},
 }
 ROOF = {"cli", "api", "__main__", "__init__"}

@@ -6,8 +6,8 @@ import signal
 import sys
 import time
 
-from jaxscale.aot.codec import decode, encode
 from jaxscale.measure.events import Reporter
+from jaxscale.types.codec import decode, encode
 from jaxscale.types.measurement import MeasureRequest
 from jaxscale.types.noise import NoiseScale
 

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxscale.measure.step as step_module
-from jaxscale.aot.codec import decode, encode
 from jaxscale.cli.measure import command, figures, to_json, with_utilisation
 from jaxscale.cost import estimate
 from jaxscale.errors import LayoutError, MeasurementError, SpecError
 from jaxscale.measure import measure
 from jaxscale.study import Store
+from jaxscale.types.codec import decode, encode
 from jaxscale.types.measurement import Measurement
 from tests.measure.requests import request
 

@@ -1,8 +1,8 @@
 """Several processes compute what one does; one that dies ends the others, and so does the one that started them."""
 
 import dataclasses
+import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxscale.catalog import load_model
 from jaxscale.errors import JaxscaleError, LayoutError
 from jaxscale.runtime.launch_local import Job, ProcessError, launch
+from jaxscale.runtime.options import TrainOptions
 from jaxscale.types import ModelShape, Workload, parse_layout, precision_named
+from jaxscale.types.codec import decode, encode
 
 SHAPE = ModelShape(
     name="tiny", num_layers=2, d_model=32, num_heads=4, num_kv_heads=4, head_dim=8, d_ff=64, vocab_size=64
@@ -60,6 +63,13 @@ def _wait_for(condition) -> bool:
 def test_processes_that_cannot_share_the_devices_are_refused(changes, sentence):
     with pytest.raises(LayoutError, match=sentence):
         dataclasses.replace(JOB, **changes)
+
+
+@pytest.mark.parametrize("model", ["deepseek-v3", "gemma3-4b", "phi3-mini", "gpt-oss-20b"])
+def test_a_job_is_read_as_it_was_written(model):
+    options = TrainOptions(z_loss=1e-4, warmup_steps=3, noise_scale=True)
+    job = dataclasses.replace(JOB, shape=load_model(model), options=options, token_file="text.npy", end_of_document=0)
+    assert decode(Job, json.loads(json.dumps(encode(job)))) == job
 
 
 def test_starting_processes_needs_no_jax():
@@ -126,10 +136,11 @@ def test_a_killed_process_ends_the_others(victim):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_launcher_leaves_no_orphans(how, tmp_path):
-    (tmp_path / "job").write_bytes(pickle.dumps(dataclasses.replace(JOB, processes=2, steps=10**6)))
+    (tmp_path / "job").write_text(json.dumps(encode(dataclasses.replace(JOB, processes=2, steps=10**6))))
     code = (
-        "import pickle, sys; from jaxscale.runtime.launch_local import launch;"
-        "launch(pickle.load(open(sys.argv[1], 'rb')), on_step=lambda m: print('step', flush=True))"
+        "import json, sys; from jaxscale.runtime.launch_local import Job, launch;"
+        "from jaxscale.types.codec import decode;"
+        "launch(decode(Job, json.load(open(sys.argv[1]))), on_step=lambda m: print('step', flush=True))"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "job")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from jaxscale.aot.codec import encode
 from jaxscale.errors import StoreError
 from jaxscale.study import Store, differences
 from jaxscale.study import schema as schema_module
 from jaxscale.study.record import Row, digest, to_row
+from jaxscale.types.codec import encode
 from tests.study.records import failed, measurement
 
 
