@@ -33,7 +33,8 @@ SHAPE_KEYS = {
     "tie_word_embeddings": "tied_embeddings",
 }
 ACTIVATIONS = {
-    "swiglu": "silu", "geglu": "gelu_new", "gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "relu2": "relu2"
+    "swiglu": "silu", "geglu": "gelu_new", "geglu_erf": "gelu", "gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu",
+    "relu2": "relu2",
 }  # fmt: skip
 MOE_KEYS = {
     "mixtral": {"n_routed_experts": "num_experts", "num_experts_per_tok": "experts_per_token",

@@ -10,7 +10,8 @@ from typing import Literal, get_args
 from jaxscale.errors import SpecError
 from jaxscale.types._check import require_choice, require_positive, require_positive_int
 
-Mlp = Literal["swiglu", "geglu", "gelu", "gelu_tanh", "relu", "relu2"]
+# gelu is exact and gelu_tanh its approximation; of the gated ones geglu is the approximation, geglu_erf exact
+Mlp = Literal["swiglu", "geglu", "geglu_erf", "gelu", "gelu_tanh", "relu", "relu2"]
 Norm = Literal["rmsnorm", "layernorm"]
 NormPlacement = Literal["pre", "post", "sandwich"]
 QkNorm = Literal["none", "head", "full"]
@@ -18,7 +19,7 @@ Positions = Literal["rope", "learned", "alibi", "none"]
 RopeScaling = Literal["none", "linear", "dynamic", "yarn", "llama3", "longrope"]
 Router = Literal["softmax", "sigmoid"]
 
-GATED_MLPS = ("swiglu", "geglu")
+GATED_MLPS = ("swiglu", "geglu", "geglu_erf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,12 +215,25 @@ class ModelShape:
             raise SpecError(f"{owner}: num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}")
         if self.mla and self.positions != "rope":
             raise SpecError(f"{owner}: positions={self.positions!r}, but mla rotates a part of each head: use 'rope'")
+        self._refuse_what_nothing_reads(owner)
         if self.positions == "learned" and not self.max_seq_len:
             raise SpecError(f"{owner}: learned positions need max_seq_len above zero")
         if self.global_interval and not self.window:
             raise SpecError(f"{owner}: global_interval={self.global_interval} needs a window above zero")
         if self.moe and self.moe.num_leading_dense_layers > self.num_layers:
             raise SpecError(f"{owner}: num_leading_dense_layers is more than num_layers={self.num_layers}")
+
+    def _refuse_what_nothing_reads(self, owner: str) -> None:
+        """Fields that a model of this kind has no place for are mistakes: its layers would leave them out."""
+        absent = {"qkv_bias": False, "attention_out_bias": False, "attention_sinks": False, "qkv_clip": 0.0}
+        absent["qk_norm"] = "none"
+        wrong = next((name for name, value in absent.items() if getattr(self, name) != value), None)
+        if self.mla and wrong:
+            raise SpecError(f"{owner}: {wrong}={getattr(self, wrong)!r}, but latent attention (mla) has none")
+        if self.swiglu_limit and self.mlp != "swiglu":
+            raise SpecError(f"{owner}: swiglu_limit={self.swiglu_limit:g} needs mlp='swiglu', got {self.mlp!r}")
+        if self.parallel_shared_norm and not self.parallel_block:
+            raise SpecError(f"{owner}: parallel_shared_norm needs parallel_block")
 
     @property
     def rotated_width(self) -> int:

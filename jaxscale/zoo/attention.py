@@ -3,6 +3,8 @@
 Notation: b sequences, t tokens of the context shard, D d_model, N query heads, K kv heads, H head width.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -117,11 +119,13 @@ def _out_projection(shape: ModelShape, width: int, rngs: nnx.Rngs) -> nnx.Param:
     return param(rngs, size, ("heads", "head_dim", "d_model"), fan_in=fan_in, scale=residual_scale(shape))
 
 
-def _qk_norm(shape: ModelShape, heads: int, dim: str, rngs: nnx.Rngs) -> Norm | HeadsNorm | None:
+def _qk_norm(
+    shape: ModelShape, heads: int, dim: Literal["heads", "kv_heads"], rngs: nnx.Rngs
+) -> Norm | HeadsNorm | None:
     if shape.qk_norm == "head":
         return Norm(shape, width=shape.head_dim, dim="head_dim", tensor_grad="always", rngs=rngs)
     if shape.qk_norm == "full":
-        return HeadsNorm(shape, heads=heads, dim="heads" if dim == "heads" else "kv_heads", rngs=rngs)
+        return HeadsNorm(shape, heads=heads, dim=dim, rngs=rngs)
     return None
 
 

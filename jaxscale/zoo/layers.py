@@ -117,12 +117,13 @@ def linear(x: Array, weight: nnx.Param, equation: str, run: Run, bias: nnx.Param
 
 def activate(shape: ModelShape, gate: Array | None, up: Array) -> Array:
     """The nonlinearity between up and down: gated where there is a gate."""
+    if gate is not None and shape.swiglu_limit:
+        gate = jnp.minimum(gate, shape.swiglu_limit)
+        up = jnp.clip(up, -shape.swiglu_limit, shape.swiglu_limit)
+        return (up + 1.0) * gate * jax.nn.sigmoid(GPT_OSS_ALPHA * gate)
     if gate is not None:
-        if shape.swiglu_limit:
-            gate = jnp.minimum(gate, shape.swiglu_limit)
-            up = jnp.clip(up, -shape.swiglu_limit, shape.swiglu_limit)
-            return (up + 1.0) * gate * jax.nn.sigmoid(GPT_OSS_ALPHA * gate)
-        return (jax.nn.silu(gate) if shape.mlp == "swiglu" else jax.nn.gelu(gate, approximate=True)) * up
+        opened = jax.nn.silu(gate) if shape.mlp == "swiglu" else jax.nn.gelu(gate, approximate=shape.mlp == "geglu")
+        return opened * up
     if shape.mlp in ("relu", "relu2"):
         positive = jax.nn.relu(up)
         return jnp.square(positive) if shape.mlp == "relu2" else positive

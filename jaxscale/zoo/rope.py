@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxscale.errors import SpecError
 from jaxscale.types import ModelShape, RopeShape
 
 Array = jax.Array
@@ -41,12 +42,14 @@ def rope_table(shape: ModelShape, positions: Array, *, seq_len: int, local: bool
 
 def rope_frequencies(rope: RopeShape, width: int, seq_len: int) -> tuple[np.ndarray, float]:
     """Angular frequencies [width/2] in radians a token, and the factor on cos and sin (1 unless yarn or longrope)."""
+    if rope.scaling not in ("none", "linear") and not rope.original_max_seq_len:
+        raise SpecError(f"rope: scaling={rope.scaling!r} needs original_max_seq_len above zero")
     exponents = np.arange(0, width, 2, dtype=np.float64) / width
     base = rope.theta**-exponents
     if rope.scaling == "linear":
         return base / rope.factor, 1.0
     if rope.scaling == "dynamic":
-        return _dynamic(rope, exponents, width, seq_len), 1.0
+        return _dynamic(rope, base, seq_len), 1.0
     if rope.scaling == "yarn":
         return _yarn(rope, base, width), _yarn_factor(rope)
     if rope.scaling == "llama3":
@@ -56,11 +59,11 @@ def rope_frequencies(rope: RopeShape, width: int, seq_len: int) -> tuple[np.ndar
     return base, 1.0
 
 
-def _dynamic(rope: RopeShape, exponents: np.ndarray, width: int, seq_len: int) -> np.ndarray:
-    """Dynamic NTK: theta grows once the sequence is longer than trained."""
+def _dynamic(rope: RopeShape, base: np.ndarray, seq_len: int) -> np.ndarray:
+    """Dynamic NTK: past the trained length theta grows, so that the slowest pair of dims is stretched in proportion."""
     length = max(seq_len, rope.original_max_seq_len)
     growth = rope.factor * length / rope.original_max_seq_len - (rope.factor - 1.0)
-    return (rope.theta * growth ** (width / (width - 2))) ** -exponents
+    return base * growth ** -np.linspace(0.0, 1.0, len(base))
 
 
 def _yarn(rope: RopeShape, base: np.ndarray, width: int) -> np.ndarray:
@@ -101,7 +104,10 @@ def _llama3(rope: RopeShape, base: np.ndarray) -> np.ndarray:
 
 def _longrope(rope: RopeShape, base: np.ndarray, seq_len: int) -> tuple[np.ndarray, float]:
     """LongRoPE (Ding et al., arXiv 2402.13753): one searched divisor a frequency."""
-    divisors = rope.long_factors if seq_len > rope.original_max_seq_len else rope.short_factors
+    name = "long_factors" if seq_len > rope.original_max_seq_len else "short_factors"
+    divisors = getattr(rope, name)
+    if len(divisors) != len(base):
+        raise SpecError(f"rope: {name} has {len(divisors)} numbers, but {len(base)} pairs of dims rotate: one for each")
     factor = rope.attention_factor
     if not factor:
         factor = math.sqrt(1 + math.log(rope.factor) / math.log(rope.original_max_seq_len)) if rope.factor > 1 else 1.0

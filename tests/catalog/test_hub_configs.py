@@ -74,6 +74,12 @@ BAD_FIELDS = [
     ("gpt2-1.5b", {"n_head": 24}, "n_embd=1600 is not a multiple of n_head=24"),
     ("gpt2-1.5b", {"add_cross_attention": True}, "decoder-only"),
     ("mpt-7b", {"attn_config": {"attn_type": "flash"}}, "attn_type='flash' is not supported"),
+    ("gpt-oss-20b", {"swiglu_alpha": 1.5}, "swiglu_alpha=1.5 is not supported"),
+    (
+        "gemma3-1b",
+        {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+        "sliding_attention: rope_type='linear' is not supported",
+    ),
 ]
 
 

@@ -82,6 +82,10 @@ def test_yaml_shape(write) -> None:
         ("scaling: longrope", "scaling: longroep", "Did you mean longrope"),
         ("[2, 3]", "[2, x]", r"long_factors\[1\]='x' must be a number"),
         ("num_kv_heads: 8", "num_kv_heads: 3", "num_kv_heads=3 does not divide num_heads=8"),
+        ("d_ff: 1024", "d_ff: 1024\nqkv_bias: true", "qkv_bias=True, but latent attention"),
+        ("d_ff: 1024", "d_ff: 1024\nqk_norm: head", "qk_norm='head', but latent attention"),
+        ("d_ff: 1024", "d_ff: 1024\nmlp: geglu\nswiglu_limit: 7", "swiglu_limit=7 needs mlp='swiglu', got 'geglu'"),
+        ("d_ff: 1024", "d_ff: 1024\nparallel_shared_norm: true", "parallel_shared_norm needs parallel_block"),
     ],
 )
 def test_yaml_shape_with_a_fault(write, old: str, new: str, message: str) -> None:

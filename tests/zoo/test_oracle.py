@@ -143,6 +143,26 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
          "num_experts_per_tok": 3, "sliding_window": 5},
     ),
     "qwen3_moe_dense_first": ("qwen3_moe", "", {"mlp_only_layers": [0]}),
+    "tied_olmo": ("llama3", "OlmoConfig", {"tie_word_embeddings": True, "rope_parameters": PLAIN_ROPE}),
+    "exact_gelu": ("llama3", "", {"hidden_act": "gelu"}),
+    "exact_gemma2": ("gemma2", "", {"hidden_activation": "gelu"}),
+    "legacy_gemma": ("llama3", "GemmaConfig", {"head_dim": 16, "hidden_act": "gelu", "rope_parameters": PLAIN_ROPE}),
+    "silu_gemma": ("llama3", "GemmaConfig", {"head_dim": 16, "hidden_act": "silu", "rope_parameters": PLAIN_ROPE}),
+    "gemma3_of_one_base": (
+        "gemma3", "",
+        {"rope_parameters": {
+            "full_attention": {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 8.0},
+            "sliding_attention": PLAIN_ROPE,
+        }},
+    ),
+    "dynamic_from_longest": ("llama_dynamic_mqa", "", {"max_position_embeddings": 20}),
+    "windowed_by_layer_types": (
+        "qwen2", "",
+        {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 3,
+         "layer_types": ["sliding_attention"] * 3},
+    ),
+    "renormalizing_deepseek_v2": ("deepseek_v2", "", {"norm_topk_prob": True}),
+    "unscaled_gpt2": ("gpt2", "", {"scale_attn_weights": False}),
 }  # fmt: skip
 
 

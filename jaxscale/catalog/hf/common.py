@@ -6,7 +6,7 @@ from jaxscale.catalog.hf.fields import Fields
 from jaxscale.catalog.hf.rope import rope_shape
 from jaxscale.errors import SpecError
 
-_GATED = {"silu": "swiglu", "swish": "swiglu", "gelu": "geglu", "gelu_pytorch_tanh": "geglu", "gelu_new": "geglu"}
+GATED = {"silu": "swiglu", "swish": "swiglu", "gelu": "geglu_erf", "gelu_pytorch_tanh": "geglu", "gelu_new": "geglu"}
 
 
 def sizes(c: Fields, **defaults: int) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def llama_like(
 ) -> dict[str, Any]:
     """Sizes, gated MLP, RMSNorm and rotary positions; keywords are the defaults of the family."""
     return sizes(c, **defaults) | {
-        "mlp": c.choice("hidden_act", "hidden_activation", allowed=_GATED, default="silu"),
+        "mlp": c.choice("hidden_act", "hidden_activation", allowed=GATED, default="silu"),
         "tied_embeddings": c.flag("tie_word_embeddings", default=tied),
         "norm_epsilon": c.number("rms_norm_eps", default=epsilon, maximum=1.0),
         "rope": rope_shape(c, default_theta=theta),
@@ -86,13 +86,17 @@ def _interval(c: Fields, types: object, num_layers: int) -> int:
 
 
 def qwen_window(c: Fields, num_layers: int) -> dict[str, int]:
-    """Qwen windows the layers from `max_window_layers` on, if it windows at all."""
+    """Qwen windows the layers from `max_window_layers` on, if it windows at all, unless `layer_types` names them."""
     if not c.flag("use_sliding_window", default=False):
         return {}
     first = c.count("max_window_layers", limit="layers", default=0, minimum=0)
-    if 0 < first < num_layers and c.values.get("layer_types") is None:
-        raise SpecError(f"{c.where}: max_window_layers={first} windows some last layers only, which is not supported")
-    return {} if first >= num_layers else window_pattern(c, num_layers)
+    if c.values.get("layer_types") is None and first:
+        if first < num_layers:
+            raise SpecError(
+                f"{c.where}: max_window_layers={first} windows some last layers only, which is not supported"
+            )
+        return {}
+    return window_pattern(c, num_layers)
 
 
 def layernorm(c: Fields, epsilon_name: str, *, biases: bool = True) -> dict[str, Any]:

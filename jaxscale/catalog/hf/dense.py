@@ -3,7 +3,16 @@
 import math
 from typing import Any
 
-from jaxscale.catalog.hf.common import biases, head_width, layernorm, llama_like, qwen_window, sizes, window_pattern
+from jaxscale.catalog.hf.common import (
+    GATED,
+    biases,
+    head_width,
+    layernorm,
+    llama_like,
+    qwen_window,
+    sizes,
+    window_pattern,
+)
 from jaxscale.catalog.hf.fields import Fields
 from jaxscale.catalog.hf.rope import rope_shape
 
@@ -40,21 +49,28 @@ def qwen3(c: Fields) -> dict[str, Any]:
     return made | qwen_window(c, made["num_layers"]) | biases(c) | {"qk_norm": "head"}
 
 
-def gemma(c: Fields, **defaults: int) -> dict[str, Any]:
+def gemma(c: Fields) -> dict[str, Any]:
+    """Gemma 1, whose first files say gelu and mean its approximation."""
+    legacy = GATED | {"gelu": "geglu"}
+    return _gemma(c) | {"mlp": c.choice("hidden_act", allowed=legacy, default="gelu_pytorch_tanh")}
+
+
+def _gemma(c: Fields, **defaults: int) -> dict[str, Any]:
     """Gemma scales embeddings by sqrt(d_model), stores norm weights as an offset from one and ties the head."""
     made = llama_like(c, tied=True, head_dim=256, **defaults) | biases(c)
-    return made | {"mlp": "geglu", "norm_unit_offset": True, "embedding_scale": math.sqrt(made["d_model"])}
+    mlp = c.choice("hidden_activation", allowed=GATED, default="gelu_pytorch_tanh")
+    return made | {"mlp": mlp, "norm_unit_offset": True, "embedding_scale": math.sqrt(made["d_model"])}
 
 
 def gemma2(c: Fields) -> dict[str, Any]:
     """Gemma 2: every second layer sees all tokens; scores and logits are capped."""
-    return _capped(c, gemma(c), interval=2, attention_softcap=50.0, logit_softcap=30.0)
+    return _capped(c, _gemma(c), interval=2, attention_softcap=50.0, logit_softcap=30.0)
 
 
 def gemma3(c: Fields) -> dict[str, Any]:
     """Gemma 3: every sixth layer sees all tokens, with its own rotary base; queries and keys are normed."""
     interval = c.count("sliding_window_pattern", "_sliding_window_pattern", limit="layers", default=6)
-    made = gemma(c, num_attention_heads=8, num_key_value_heads=4, vocab_size=262_208)
+    made = _gemma(c, num_attention_heads=8, num_key_value_heads=4, vocab_size=262_208)
     rope = rope_shape(c, default_theta=1e6, default_local_theta=10_000.0)
     made |= {"qk_norm": "head", "rope": rope}
     return _capped(c, made, interval=interval, attention_softcap=0.0, logit_softcap=0.0)
@@ -91,6 +107,7 @@ def gpt2(c: Fields) -> dict[str, Any]:
         "mlp": c.choice("activation_function", allowed=_PLAIN, default="gelu_new"),
         "tied_embeddings": c.flag("tie_word_embeddings", default=True),
         "positions": "learned",
+        "attention_scale": 0.0 if c.flag("scale_attn_weights", default=True) else 1.0,
         "max_seq_len": c.count("n_positions", "max_position_embeddings", "n_ctx", limit="tokens"),
     }
 

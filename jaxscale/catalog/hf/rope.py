@@ -34,13 +34,12 @@ def rope_shape(
     share = stretch.number("partial_rotary_factor", default=share, minimum=1e-3, maximum=1.0)
     local_theta = config.number("rope_local_base_freq", default=default_local_theta)
     if local is not None:
+        local.refuse("rope_type", ["default"], "the rotary embedding of windowed layers is not stretched here")
         local_theta = local.number("rope_theta", default=local_theta)
+    scaling = _scaling(config, stretch)
+    same = local_theta == theta and not scaling
     return RopeShape(
-        theta=theta,
-        local_theta=0.0 if local_theta == theta else local_theta,
-        fraction=share,
-        interleaved=interleaved,
-        **_scaling(config, stretch),
+        theta=theta, local_theta=0.0 if same else local_theta, fraction=share, interleaved=interleaved, **scaling
     )
 
 
@@ -54,7 +53,8 @@ def _scaling(config: Fields, stretch: Fields) -> dict[str, Any]:
     if kind == "linear":
         return {"scaling": kind, "factor": stretch.number("factor", minimum=1.0)}
     longest = config.count("max_position_embeddings", limit="tokens", default=2048)
-    original = _original_length(config, stretch, longest)
+    # Dynamic scaling counts from the longest context, whatever is said of the first one (transformers, rope utilities).
+    original = longest if kind == "dynamic" else _original_length(config, stretch, longest)
     made: dict[str, Any] = {"scaling": kind, "original_max_seq_len": original}
     if kind == "longrope":
         factor = stretch.number("factor", default=max(1.0, longest / original), minimum=1.0)

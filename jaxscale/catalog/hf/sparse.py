@@ -96,11 +96,14 @@ def _groups(c: Fields) -> dict[str, int]:
 
 
 def deepseek_v2(c: Fields) -> dict[str, Any]:
-    """Group-limited routing counts only where `topk_method` asks for it (V2); V2-Lite is greedy."""
+    """Group-limited routing counts only where `topk_method` asks for it (V2); V2-Lite is greedy.
+
+    `norm_topk_prob` counts for nothing, as in transformers: no published V2 sets it.
+    """
     methods = {"greedy": "greedy", "group_limited_greedy": "grouped"}
     grouped = c.choice("topk_method", allowed=methods, default="greedy") == "grouped"
     made = _latent(c, interleaved=True)
-    router = {"renormalize_top_k": c.flag("norm_topk_prob", default=False), **(_groups(c) if grouped else {})}
+    router = {"renormalize_top_k": False, **(_groups(c) if grouped else {})}
     return made | {"moe": _deepseek_experts(c, made["num_layers"], **router)}
 
 
@@ -123,5 +126,6 @@ def gpt_oss(c: Fields) -> dict[str, Any]:
         expert_bias=True,
     )
     pattern = window_pattern(c, made["num_layers"], interval=2, default=128)
+    c.refuse("swiglu_alpha", [1.702], "the slope of the gate's sigmoid is fixed")
     limit = c.number("swiglu_limit", default=7.0)
     return made | pattern | {"moe": experts, "attention_sinks": True, "swiglu_limit": limit}

@@ -81,7 +81,8 @@ def params_from_tensors(
         for i, place in enumerate(_places(shape))
     ]
     _require_all_used(shape, family, names, used, cut)
-    return _pad_vocab({**top, "segments": _stack(shape, layers)}, shape, vocab_multiple)
+    # A tied head under norms without parameters holds nothing, and is a part of the tree all the same.
+    return _pad_vocab({"head": {}, **top, "segments": _stack(shape, layers)}, shape, vocab_multiple)
 
 
 def tensors_from_params(shape: ModelShape, params: Params) -> Iterator[tuple[str, np.ndarray]]:
