@@ -81,6 +81,8 @@ def state_bytes(p: Problem, sets: tuple[tuple[Weights, Number], ...], layouts: L
         params = params + elements * stored / holders + small * p.master_bytes
         grads = grads + elements * p.grad_bytes / over["grads"] + small * p.grad_bytes
         optim = optim + elements * (p.state_bytes + master) / over["optimizer"] + small * p.state_bytes
+        if p.factored:  # held whole by every device
+            optim = optim + (weights.lines * copies + small) * p.master_bytes
         updated = updated + elements / over["optimizer"] + small
     return StateBytes(parameters=params, gradients=grads, optimizer=optim, elements=updated)
 
@@ -197,7 +199,7 @@ def _fetched_early_bytes(p: Problem, slots: Mapping[LayerKind, Number], layouts:
     XLA starts them before the step's loops, both moments of one stacked matrix after the other, the largest first,
     until `FETCHED_EARLY_BYTES` are reached.
     """
-    if p.device.kind != "tpu":
+    if p.device.kind != "tpu" or p.factored:
         return 0.0
     s = p.inventory.numbers
     # Layers that alternate between window and full attention are two stacks.

@@ -71,7 +71,10 @@ def stage_peaks(p: Problem, layouts: LayoutBatch, pieces: Parts) -> tuple[dict[s
 
 def _own(weights: Weights) -> Weights:
     """Only the ranks of one stage share its weights, so that their ZeRO group leaves the pipeline axis out."""
-    return Weights(part=weights.part, group=DENSE_GROUP, elements=weights.elements, small=weights.small, arrays=1.0)
+    return Weights(
+        part=weights.part, group=DENSE_GROUP, elements=weights.elements, small=weights.small, arrays=1.0,
+        lines=weights.lines,
+    )  # fmt: skip
 
 
 def _with_copy(p: Problem, embedding: Weights, head: Weights, alone: np.ndarray) -> Weights:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxscale.cost.inventory import Op
-from jaxscale.cost.numbers import Number
+from jaxscale.cost.numbers import Number, ShapeNumbers
 from jaxscale.cost.problem import Problem
 from jaxscale.types import LayoutBatch
 
@@ -43,6 +43,7 @@ class Weights:
     arrays: float
     partial: bool = False  # gradients are partial sums over the tensor axis, though the weight is whole there
     gathered_again: bool = True  # a second time in every microbatch, where ZeRO splits the parameters
+    lines: Number = 0.0  # rows and columns of its matrices, whole: what a factored optimizer keeps a number for
     uses: Number = 1.0  # places whose gradients are reduced apart: two for an embedding that is the head too
 
 
@@ -64,19 +65,33 @@ def _weights(
     p: Problem, group: tuple[str, ...], ops: Iterable[Op], layouts: LayoutBatch, *, partial: bool = False
 ) -> Weights:
     elements: Number = 0.0
+    lines: Number = 0.0
     arrays = 0.0
     small: dict[str, Number] = {"split": 0.0, "stream": 0.0, "partial": 0.0}
     for op in ops:
         split = 1.0 if op.shard == "whole" else layouts.tensor
         experts = layouts.expert if op.expert else 1.0
         elements = elements + op.params / (split * experts)
-        arrays += bool(op.kind == "matmul")
+        if op.kind == "matmul":
+            arrays += 1.0
+            lines = lines + _lines(op, p.inventory.numbers) / experts
         if op.by_head and p.stack.spmd:
             elements = elements + op.small_params / split
             continue
         kind = _small_kind(op)
         small[kind] = small[kind] + op.small_params / experts / (layouts.tensor if kind == "split" else 1.0)
-    return Weights(part="layers", group=group, elements=elements, small=Small(**small), arrays=arrays, partial=partial)
+    return Weights(
+        part="layers", group=group, elements=elements, small=Small(**small), arrays=arrays, partial=partial, lines=lines
+    )
+
+
+def _lines(op: Op, s: ShapeNumbers) -> Number:
+    """Rows and columns of an op's matrices; those of heads are a matrix each, over the model's width."""
+    copies = op.params / (op.k * op.n)
+    if op.name == "attention_out":
+        return copies * (op.k + op.n * s.num_heads)
+    heads = op.n / (s.v_head_dim if op.name == "v" else s.qk_head_dim) if op.by_head else 1.0
+    return copies * (op.k * heads + op.n)
 
 
 def _small_kind(op: Op) -> str:
@@ -97,6 +112,8 @@ def vocabulary_weights(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
     group = (*DENSE_GROUP, "pipeline") if p.stack.spmd else DENSE_GROUP
     tied = inv.numbers.structure.tied
     vocabulary = padded_vocabulary(p, layouts) / layouts.tensor * inv.numbers.d_model
+    table_lines = inv.numbers.vocab_size + inv.numbers.d_model
+    position_lines = inv.numbers.structure.learned_positions * (inv.numbers.position_rows + inv.numbers.d_model)
     embedding = Weights(
         part="embedding",
         group=group,
@@ -104,6 +121,7 @@ def vocabulary_weights(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
         small=Small(),
         arrays=1.0,
         gathered_again=tied,
+        lines=table_lines + position_lines,
         uses=1.0 + (layouts.pipeline == 1) * (tied and p.stack.spmd),
     )
     norm = sum(op.small_params for op in inv.head)
@@ -114,6 +132,7 @@ def vocabulary_weights(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
         small=Small(stream=norm),
         arrays=1.0,
         gathered_again=False,
+        lines=0.0 if tied else table_lines,
     )
     return (embedding, head)
 
