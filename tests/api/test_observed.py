@@ -65,7 +65,7 @@ def test_a_stack_is_calibrated_from_a_table_of_runs(tmp_path: Path) -> None:
     table = tmp_path / "runs.csv"
     table.write_text(runs_table())
     fitted = calibrate_stack(table, chip="a100-sxm-80gb")
-    assert {run.chip for run in fitted.runs} == {"a100-sxm-80gb"}
+    assert {run.cluster.chip.name for run in fitted.runs} == {"a100-sxm-80gb"}
     constants = fitted.to_pandas()
     assert (constants.low_80 <= constants.high_80).all()
     mine = fitted.write_yaml(tmp_path / "mine.yaml")
