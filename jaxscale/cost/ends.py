@@ -5,7 +5,7 @@ What the TPU compiler writes, and what of it is alive at once, was read off its 
 """
 
 from jaxscale.cost import parallel
-from jaxscale.cost.compute import Tokens
+from jaxscale.cost.compute import SUBLANES, Tokens
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.problem import Problem
 from jaxscale.cost.weights import Weights, padded_vocabulary
@@ -13,7 +13,8 @@ from jaxscale.types import LayoutBatch
 
 FLOAT32 = 4.0
 SPARSECORE_COPIES = 2.33  # of a reduced array: its operand, its result and a third for words in flight
-WRITTEN_LOGITS_TOKENS = 4096.0  # from here on
+TOKENS_OF_WRITTEN_LOGITS = {128: 0.57, 256: 1.3}  # by the matrix unit's side: tokens over width, from here on
+TENSOR_SPLIT_TOKENS = 1.5  # times as many where the vocabulary is split
 V5E_TILE = 128  # with a flat torus: v5e; v2 and v3 too, which were not compiled for
 LANES = 128
 
@@ -53,12 +54,19 @@ def _table_bytes(p: Problem, layouts: LayoutBatch) -> Number:
 
 
 def _written_gradient(p: Problem, tokens: Tokens, layouts: LayoutBatch) -> Number:
-    """1 where the TPU compiler writes the gradient of the logits, TPU7x apart: never on v5e, nor in part of a tile."""
+    """1 where the TPU compiler writes the gradient of the logits, TPU7x apart: never on v5e, nor in part of a tile.
+
+    Elsewhere it is written where a rank's tokens outnumber a share of the model's width, whatever the vocabulary: seen
+    for widths of 1024 to 8192 and 16k to 256k rows. That of a soft cap, which takes more to make again, always is.
+    """
     if p.device.kind != "tpu":
         return 0.0
-    shortest = WRITTEN_LOGITS_TOKENS * (0.5 if p.inventory.numbers.structure.tied else 1.0)
+    split = p.xp.where(layouts.tensor > 1, TENSOR_SPLIT_TOKENS, 1.0)
+    small, large = TOKENS_OF_WRITTEN_LOGITS.values()
+    share = p.xp.where(p.device.matmul_tile > LANES, large, small) * split
     whole_tiles = (padded_vocabulary(p, layouts) / layouts.tensor) % LANES == 0
-    written = (layouts.microbatch_size == 1) & whole_tiles & (tokens.full >= shortest)
+    many = (tokens.full > share * p.inventory.numbers.d_model) | (p.inventory.numbers.logit_softcap > 0)
+    written = (layouts.microbatch_size == 1) & whole_tiles & many
     return p.xp.where(_is_v5e(p), False, written)
 
 
@@ -67,17 +75,23 @@ def _is_v5e(p: Problem) -> Number:
 
 
 def head_gradient_bytes(p: Problem, layouts: LayoutBatch) -> Number:
-    """The head's whole gradient, where it is finished beside the logits: seen on v5e.
+    """The head's whole gradient, where it is finished beside the logits and the head: on v5e.
 
-    There it is where ZeRO's group is the whole slice, unless the head is the embedding too, and in a loop over
-    microbatches.
+    Elsewhere the stream's gradient comes first, and the head is gone by then; on v5e too with sequence parallelism, and
+    where shards of the head are not whole rows of vector registers.
     """
     if p.device.kind != "tpu" or not p.stack.spmd:
         return 0.0
+    first = ((layouts.sequence_parallel == 0) | (layouts.tensor == 1)) & (layouts.pipeline == 1)
+    return _table_bytes(p, layouts) * _is_v5e(p) * first * _whole_rows(p, layouts)
+
+
+def _whole_rows(p: Problem, layouts: LayoutBatch) -> Number:
+    """Whether ZeRO's shards of the head, and with it of a tied table, begin where a register's rows begin."""
+    s = p.inventory.numbers
+    rows = padded_vocabulary(p, layouts) / layouts.tensor if s.structure.tied else s.d_model
     group = layouts.fsdp * layouts.expert * layouts.context * layouts.pipeline
-    apart = (layouts.grads_shard == 1) & (group == p.num_chips) & (not p.inventory.numbers.structure.tied)
-    accumulated = p.global_batch_size > layouts.batch_shards * layouts.microbatch_size
-    return _table_bytes(p, layouts) * _is_v5e(p) * (apart | (accumulated & (layouts.pipeline == 1)))
+    return (layouts.params_shard == 0) | (rows / group % SUBLANES == 0)
 
 
 def embedding_gradient_bytes(p: Problem, embedding: Weights, layouts: LayoutBatch) -> Number:

@@ -296,9 +296,11 @@ def _moe_ops(s: ShapeNumbers) -> tuple[Op, ...]:
     if s.structure.shared_experts:
         shared = _feed_forward(s, "shared", "mlp_in", s.shared_d_ff, bias=0.0 * s.mlp_bias)
         if s.structure.shared_gate:
+            # It multiplies the shared experts' output: either's gradient needs the other.
             gate = Op(
-                name="shared_router", kind="matmul", shard="whole", inputs=("mlp_in",), needs=("mlp_in",),
-                out=1.0, k=s.d_model, n=1.0, params=s.d_model,
+                name="shared_router", kind="matmul", shard="whole", inputs=("mlp_in",),
+                needs=("mlp_in", "shared_router", "shared_down"), out=1.0, k=s.d_model, n=1.0,
+                params=s.d_model,
             )  # fmt: skip
             shared = (*shared, gate)
     return (*_mlp_source(s), router, dispatch, *experts, combine, *shared, *_mlp_tail(s, "combine"))

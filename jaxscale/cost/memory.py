@@ -244,8 +244,8 @@ def _moments(
     saved = held * sum(pieces.slots[k] * layer.saved_bytes for k, layer in pieces.layers.items())
     activations = saved * (1.0 + p.stack.fragmentation_frac) + _waiting_bytes(p, layouts)
     # XLA keeps the sum over microbatches so far beside the microbatch's own; a single one's stay in the wire's format.
-    # The layered schedule sums up whole layers instead.
-    accumulates = pieces.num_microbatches > 1
+    # The layered schedule sums up whole layers instead. A pipeline's ticks are a loop, even of one microbatch.
+    accumulates = (pieces.num_microbatches > 1) | (layouts.pipeline > 1)
     sums = weights.state.gradients * (accumulates & (layouts.schedule != LAYERED))
     own = weights.state.gradients * p.xp.where(accumulates, 1.0, p.reduce_bytes / p.grad_bytes)
     of_layers = own * (1.0 - weights.embedding_share)

@@ -19,6 +19,12 @@ COMPILED = (
     ("qwen2.5-7b", "v5p-64", 32768, "fsdp=4,context=2,tensor=4,sp=true,remat=full", 1, 6.514),
     # on v5e never; the head's whole gradient lies beside the logits
     ("qwen2.5-7b", "v5e-64", 32768, "fsdp=16,context=4,remat=full", 1, 7.575),
+    # 1536 tokens and a width of 2048 are enough for a written gradient, on v5p
+    ("gemma-2b", "v5p-32", 3072, "fsdp=8,context=2,remat=full", 1, 4.538),
+    # on v5e the head's gradient lies beside the head and several sequences' logits
+    ("gemma-2b", "v5e-16", 3072, "fsdp=16,microbatch_size=2,remat=full", 1, 7.288),
+    # a pipeline's ticks sum up gradients of one microbatch too
+    ("qwen1.5-moe-a2.7b", "v5p-32", 3072, "fsdp=8,pipeline=2,remat=full", 1, 21.533),
     # the output projection's heads are split to a width of 2, and padded to 128
     ("qwen3-30b-a3b", "v5e-64", 4096, "fsdp=8,expert=8,remat=full", 1, 10.098),
     # TPU7x: the gradient of a tied table waits for the embedding's
