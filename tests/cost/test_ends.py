@@ -35,6 +35,6 @@ COMPILED = (
 @pytest.mark.parametrize(("model", "cluster", "seq_len", "text", "microbatches", "compiled_gib"), COMPILED)
 def test_peaks_are_the_compilers(model, cluster, seq_len, text, microbatches, compiled_gib):
     layout = parse_layout(text)
-    workload = Workload(seq_len=seq_len, global_batch_size=layout.batch_shards * microbatches)
+    workload = Workload(seq_len=seq_len, global_batch_size=layout.batch_shards * layout.microbatch_size * microbatches)
     predicted = estimate(load_model(model), workload, load_cluster(cluster), layout).memory_bytes / GIB
     assert predicted == pytest.approx(compiled_gib, rel=0.01)
