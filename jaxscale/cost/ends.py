@@ -13,8 +13,9 @@ from jaxscale.types import LayoutBatch
 
 FLOAT32 = 4.0
 SPARSECORE_COPIES = 2.33  # of a reduced array: its operand, its result and a third for words in flight
-TOKENS_OF_WRITTEN_LOGITS = {128: 0.57, 256: 1.3}  # by the matrix unit's side: tokens over width, from here on
-TENSOR_SPLIT_TOKENS = 1.5  # times as many where the vocabulary is split
+WRITTEN_LOGITS_SHARE = 0.57  # of the model's width, in tokens, from where on their gradient is written
+WIDE_UNIT_SHARE = 1.3  # the same on a matrix unit of 256
+TENSOR_SPLIT_SHARE = 1.5  # times as much where the vocabulary is split
 V5E_TILE = 128  # with a flat torus: v5e; v2 and v3 too, which were not compiled for
 LANES = 128
 
@@ -61,9 +62,8 @@ def _written_gradient(p: Problem, tokens: Tokens, layouts: LayoutBatch) -> Numbe
     """
     if p.device.kind != "tpu":
         return 0.0
-    split = p.xp.where(layouts.tensor > 1, TENSOR_SPLIT_TOKENS, 1.0)
-    small, large = TOKENS_OF_WRITTEN_LOGITS.values()
-    share = p.xp.where(p.device.matmul_tile > LANES, large, small) * split
+    share = p.xp.where(p.device.matmul_tile > LANES, WIDE_UNIT_SHARE, WRITTEN_LOGITS_SHARE)
+    share = share * p.xp.where(layouts.tensor > 1, TENSOR_SPLIT_SHARE, 1.0)
     whole_tiles = (padded_vocabulary(p, layouts) / layouts.tensor) % LANES == 0
     many = (tokens.full > share * p.inventory.numbers.d_model) | (p.inventory.numbers.logit_softcap > 0)
     written = (layouts.microbatch_size == 1) & whole_tiles & many
@@ -84,6 +84,13 @@ def head_gradient_bytes(p: Problem, layouts: LayoutBatch) -> Number:
         return 0.0
     first = ((layouts.sequence_parallel == 0) | (layouts.tensor == 1)) & (layouts.pipeline == 1)
     return _table_bytes(p, layouts) * _is_v5e(p) * first * _whole_rows(p, layouts)
+
+
+def head_copy_bytes(p: Problem, layouts: LayoutBatch) -> Number:
+    """The gathered head once more, before there are logits: laid out anew where shards are not whole rows."""
+    if p.device.kind != "tpu" or not p.stack.spmd:
+        return 0.0
+    return _table_bytes(p, layouts) * ~_whole_rows(p, layouts)
 
 
 def _whole_rows(p: Problem, layouts: LayoutBatch) -> Number:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxscale.cost.compute import local_tokens
-from jaxscale.cost.ends import LANES, embedding_gradient_bytes, head_gradient_bytes
+from jaxscale.cost.ends import LANES, embedding_gradient_bytes, head_copy_bytes, head_gradient_bytes
 from jaxscale.cost.numbers import Number
 from jaxscale.cost.parallel import LayerKind
 from jaxscale.cost.parts import Parts, at_rows, layer_slots, shared
@@ -254,8 +254,9 @@ def _moments(
     # gathered from a wider split are there from the start.
     cast = weights.cast + weights.ends_cast * (accumulates | (layouts.params_shard != layouts.optimizer_shard))
     held_open = cast + _layered_bytes(p, layouts, weights) + _ticks_bytes(p, layouts, weights)
+    logits = p.xp.maximum(pieces.head.working_bytes, head_copy_bytes(p, layouts))
     head = {
-        "gradients": sums, "activations": activations, "working": nothing, "logits": pieces.head.working_bytes,
+        "gradients": sums, "activations": activations, "working": nothing, "logits": logits,
         "gathered weights": held_open + weights.head_gathered + head_gradient_bytes(p, layouts),
     }  # fmt: skip
     layers = {
