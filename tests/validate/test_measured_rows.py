@@ -128,6 +128,12 @@ def test_a_row_without_a_name_is_called_by_its_number(tmp_path):
         ("h100-sxm-80gb", "Megatron-LM", "megatron_core"),
         ("a100-sxm-80gb", "NeMo 24.07 / Megatron-Core", "megatron_core"),
         ("a100-sxm-80gb", "Aleph Alpha scaling (AA-Scaling)", "megatron_aa"),
+        ("h100-sxm-80gb", "mcore 0.9", "megatron_core"),
+        ("a100-sxm-80gb", "GPT-NeoX", "megatron_deepspeed"),
+        ("h100-sxm-80gb", "MosaicML LLM stack", "torch_fsdp"),
+        ("a100-sxm-80gb", "HF Accelerate FSDP", "torch_fsdp"),
+        ("h100-sxm-80gb", "praxis", "xla_gpu"),
+        ("h100-sxm-80gb", "nanotron", "torch"),
         ("h100-sxm-80gb", "torchtitan (PyTorch FSDP2/DTensor)", "torch_titan"),
     ],
 )
