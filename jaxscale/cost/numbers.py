@@ -57,6 +57,8 @@ class ShapeNumbers:
     window: Number
     num_experts: Number
     experts_per_token: Number
+    num_expert_groups: Number
+    groups_per_token: Number
     expert_d_ff: Number
     shared_d_ff: Number
     q_lora_rank: Number
@@ -120,6 +122,8 @@ def shape_numbers(shape: ModelShape) -> ShapeNumbers:
         window=float(shape.window),
         num_experts=float(moe.num_experts if moe else 1),
         experts_per_token=float(moe.experts_per_token if moe else 1),
+        num_expert_groups=float(moe.num_expert_groups if moe else 1),
+        groups_per_token=float(moe.groups_per_token if moe else 1),
         expert_d_ff=float(moe.expert_d_ff if moe else 1),
         shared_d_ff=float(moe.num_shared_experts * moe.shared_expert_d_ff if moe else 0),
         q_lora_rank=float(mla.q_lora_rank if mla else 0),

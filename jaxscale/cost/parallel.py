@@ -214,12 +214,22 @@ def _sent_once(net: Network) -> Number:
     """Share of a token's copies that cross nodes, where it goes to every node once, however many experts it has there.
 
     k experts drawn among q nodes meet q (1 - (1 - 1/q)^k) of them (DeepEP's dispatch, github.com/deepseek-ai/DeepEP).
+    Where a token's experts are limited to g of G groups (DeepSeek-V3, arXiv 2412.19437, section 2.1.2), which lie on
+    G nodes or are spread over more, q are the nodes of those; fewer nodes than groups are met as if drawn g times.
     """
-    chosen = net.p.inventory.numbers.experts_per_token
+    s = net.p.inventory.numbers
+    chosen = s.experts_per_token
     nodes: Number = 1.0
     for count in net.members["expert"][1:]:
         nodes = nodes * count
-    return np.where(nodes > 1, nodes * (1.0 - (1.0 - 1.0 / nodes) ** chosen) / chosen, 1.0)
+    spread = nodes * s.groups_per_token / s.num_expert_groups
+    within = np.where(nodes >= s.num_expert_groups, spread, _met(nodes, s.groups_per_token))
+    return np.where(nodes > 1, _met(within, chosen) / chosen, 1.0)
+
+
+def _met(places: Number, draws: Number) -> Number:
+    """Of equally likely `places`, those that are met in so many draws, on average."""
+    return places * (1.0 - (1.0 - 1.0 / places) ** draws)
 
 
 def vocabulary_exchanges(net: Network, tokens: Number) -> Iterator[Exchange]:

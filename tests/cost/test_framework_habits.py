@@ -124,21 +124,30 @@ def test_gradients_of_microbatches_are_added_at_the_memorys_speed() -> None:
     assert two - one == pytest.approx(2 * parameters * (2 * 4 + 2) / speed, rel=0.05)
 
 
+def dispatched_bytes(shape: ModelShape, layout: str, stack: Stack) -> float:
+    p = problem(shape, Workload(seq_len=4096, global_batch_size=256), CLUSTER, stack)
+    pieces = price_parts(p, LayoutBatch.from_layouts([parse_layout(layout)]))
+    each = [e for exchanges in pieces.exchanges for e in exchanges.each if e.name == "tokens"]
+    return float(np.ravel(each[0].bytes_each)[0])
+
+
 def test_a_token_goes_to_every_node_once() -> None:
     """Eight of 128 experts over four nodes: 4 (1 - 0.75^8) copies instead of 8; and one of two tensor ranks sends."""
-    shape = load_model("qwen3-30b-a3b")
-    layout = parse_layout("dp=2,ep=16,tp=2,sp=true,zero=1")
-
-    def dispatched(stack: Stack) -> float:
-        p = problem(shape, Workload(seq_len=4096, global_batch_size=256), CLUSTER, stack)
-        pieces = price_parts(p, LayoutBatch.from_layouts([layout]))
-        each = [e for exchanges in pieces.exchanges for e in exchanges.each if e.name == "tokens"]
-        return float(np.ravel(each[0].bytes_each)[0])
-
+    shape, layout = load_model("qwen3-30b-a3b"), "dp=2,ep=16,tp=2,sp=true,zero=1"
     nodes = 16 * 2 / 8
     copies = nodes * (1.0 - (1.0 - 1.0 / nodes) ** 8) / 8
-    once = dispatched(dataclasses.replace(EAGER, split_dispatch=1.0))
-    assert once / dispatched(EAGER) == pytest.approx(copies / 2)
+    once = dispatched_bytes(shape, layout, dataclasses.replace(EAGER, split_dispatch=1.0))
+    assert once / dispatched_bytes(shape, layout, EAGER) == pytest.approx(copies / 2)
+
+
+def test_groups_limit_the_nodes_that_a_token_goes_to() -> None:
+    """DeepSeek-V3 chooses 8 experts in 4 of 8 groups: of 8 nodes 4 (1 - 0.75^8), not 8 (1 - 0.875^8)."""
+    shape = load_model("deepseek-v3")
+    assert shape.moe is not None
+    free = dataclasses.replace(shape, moe=dataclasses.replace(shape.moe, num_expert_groups=1, groups_per_token=1))
+    stack = dataclasses.replace(EAGER, split_dispatch=1.0)
+    limited, unlimited = (dispatched_bytes(each, "ep=64,zero=1", stack) for each in (shape, free))
+    assert limited / unlimited == pytest.approx(4 * (1 - 0.75**8) / (8 * (1 - 0.875**8)))
 
 
 def test_a_ring_of_blocks_computes_attention_slower() -> None:
