@@ -4,13 +4,14 @@ Checkpoints hold it, so that what one layout saved another restores; parity test
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxscale.runtime.placement.params import ParamPlan, is_plan
+from jaxscale.runtime.placement.params import ParamPlan, cut_storage, is_plan, pad_storage
 from jaxscale.runtime.placement.stages import pack, unpack
 from jaxscale.runtime.program.program import ENDS, Program
 
@@ -27,15 +28,31 @@ def is_param_tree(x: Any) -> bool:
 
 
 def to_canonical(program: Program, tree: Params) -> Params:
-    """Global arrays, stacked and padded for a layout, in the form that no layout changes."""
-    found = unpack(program.shape, program.stages, tree)
+    """Global arrays at level `optimizer_shard`, stacked and padded for a layout, in the form that no layout changes."""
+    found = unpack(program.shape, program.stages, _fit_storage(program, tree, cut_storage))
     return found | {part: _resize_vocab(program, part, found[part], pad=False) for part in ENDS}
 
 
 def from_canonical(program: Program, tree: Params) -> Params:
     """The inverse of `to_canonical`; padding is zero, as it is throughout training."""
     padded = tree | {part: _resize_vocab(program, part, tree[part], pad=True) for part in ENDS}
-    return pack(program.shape, program.stages, padded)
+    return _fit_storage(program, pack(program.shape, program.stages, padded), pad_storage)
+
+
+def stacked_for(program: Program, params: Params) -> Params:
+    """Parameters in the zoo's order, vocabulary padded already, as `from_canonical` stacks and pads them."""
+    return _fit_storage(program, pack(program.shape, program.stages, params), pad_storage)
+
+
+def _fit_storage(program: Program, tree: Params, fit: Callable[[Array, ParamPlan], Array]) -> Params:
+    """Add or drop the padding of storage in parts, in whatever has the shape of a parameter."""
+    if program.layout.optimizer_shard == "none":
+        return tree
+
+    def one(plan: ParamPlan, held: Any) -> Any:
+        return fit(held, plan) if jax.tree_util.all_leaves([held]) else held
+
+    return jax.tree.map(one, program.plans, tree, is_leaf=is_plan)
 
 
 def _resize_vocab(program: Program, part: str, tree: Params, *, pad: bool) -> Params:

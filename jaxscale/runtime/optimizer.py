@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 from jaxscale.errors import SpecError, nearest
 from jaxscale.runtime.comms.collectives import all_gather_dim, slice_dim
 from jaxscale.runtime.options import TrainOptions
-from jaxscale.runtime.placement.params import ParamPlan, is_plan, local_shape
+from jaxscale.runtime.placement.params import ParamPlan, cut_storage, is_plan, local_shape, pad_storage
 from jaxscale.runtime.placement.rules import Axes
 from jaxscale.runtime.program.program import Program
 from jaxscale.types.layout import Shard
@@ -151,11 +151,13 @@ def _whole(x: Array, plan: ParamPlan, level: Shard, stacked: int) -> Array:
     """Gather one matrix from all devices that hold a part of it."""
     for dim, axes in reversed(_matrix_splits(plan, level, stacked)):
         x = all_gather_dim(x, axes, dim)
-    return x
+    return cut_storage(x, plan, offset=stacked)
 
 
 def _part(x: Array, plan: ParamPlan, level: Shard, stacked: int) -> Array:
     """The part of one matrix that this device holds."""
+    if level != "none":
+        x = pad_storage(x, plan, offset=stacked)
     for dim, axes in _matrix_splits(plan, level, stacked):
         x = slice_dim(x, axes, dim)
     return x

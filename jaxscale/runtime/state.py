@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxscale.runtime.canonical import from_canonical
+from jaxscale.runtime.canonical import from_canonical, stacked_for
 from jaxscale.runtime.optimizer import optimizer_specs
 from jaxscale.runtime.placement.params import ParamPlan, gather, is_plan, local_shape
-from jaxscale.runtime.placement.stages import pack
 from jaxscale.runtime.program.program import Program
 from jaxscale.types.layout import Shard
 from jaxscale.zoo import init_params
@@ -122,7 +121,7 @@ def initial_params(program: Program, seed: int) -> Params:
     The values of real parameters depend on the seed only, not on the layout.
     """
     params = init_params(program.shape, jax.random.key(seed), vocab_multiple=program.layout.tensor)
-    return _as_master(program, pack(program.shape, program.stages, params))
+    return _as_master(program, stacked_for(program, params))
 
 
 def given_params(program: Program, canonical: Params) -> Params:

@@ -75,8 +75,9 @@ class TrainStep:
 
     def abstract_state(self) -> TrainState:
         """The state as `ShapeDtypeStruct`s with shardings; no memory."""
+        dtype = self.program.master_dtype
         params = jax.tree.map(
-            lambda plan: jax.ShapeDtypeStruct(plan.shape, self.program.master_dtype),
+            lambda plan: jax.ShapeDtypeStruct(plan.shape_at(self.program.layout.optimizer_shard), dtype),
             self.program.plans,
             is_leaf=is_plan,
         )
@@ -140,14 +141,7 @@ def build_step(
     platform, and the workload's capacity factor.
     """
     check_layout(shape, workload, layout, len(devices))
-    execution = kernels or execution_for(
-        shape,
-        _platform(devices),
-        seq_len=workload.seq_len // layout.context,
-        compute_bytes=workload.precision.compute_bytes,
-        matmul_format=workload.precision.matmul,
-        capacity_factor=workload.capacity_factor,
-    )
+    execution = kernels or _usual_kernels(shape, workload, layout, _platform(devices))
     program = make_program(shape, workload, layout, options=options or TrainOptions(), execution=execution)
     mesh = build_mesh(layout, devices)
     optimizer = make_optimizer(program)
@@ -165,6 +159,18 @@ def build_step(
         shardings=shardings,
         batch_sharding=batch_sharding,
         step=jax.jit(mapped, donate_argnums=0, out_shardings=(shardings, NamedSharding(mesh, PartitionSpec()))),
+    )
+
+
+def _usual_kernels(shape: ModelShape, workload: Workload, layout: Layout, platform: str) -> Execution:
+    """What suits a platform, and the workload's capacity factor."""
+    return execution_for(
+        shape,
+        platform,
+        seq_len=workload.seq_len // layout.context,
+        compute_bytes=workload.precision.compute_bytes,
+        matmul_format=workload.precision.matmul,
+        capacity_factor=workload.capacity_factor,
     )
 
 

@@ -18,7 +18,7 @@ from jaxscale.runtime.checkpoint import CheckpointError, open_checkpoints
 from jaxscale.types import parse_layout
 from tests.runtime.parity import SHAPES, Case, initial, make_batch
 
-CASE = Case(shape="gqa", layout="")
+CASE = Case(shape="gqa", layout="", global_batch=24)
 
 
 def _train(layout: str, *, shape=SHAPES["gqa"], optimizer="adamw"):
@@ -49,6 +49,8 @@ SLOW_MOVES = [
     ("shared", "pipeline=3,expert=2,zero=1", "context=2,fsdp=2,tensor=2,sp=true"),
     ("tied", "pipeline=2,tensor=4,zero=3", "fsdp=8,params_shard=none,grads_shard=fsdp,optimizer_shard=fsdp"),
     ("mla", "tensor=2,fsdp=4", "context=4,context_method=all_gather,pipeline=2"),
+    ("shared", "fsdp=3,tensor=2", "pipeline=2,expert=2,zero=1"),
+    ("mla", "fsdp=4", "data=3,fsdp=2,optimizer_shard=data"),
 ]
 
 

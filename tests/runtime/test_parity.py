@@ -15,6 +15,7 @@ CORE = [
     Case(shape="gqa", layout="data=2,fsdp=2,zero=1"),
     Case(shape="gqa", layout="data=2,fsdp=2,optimizer_shard=data,microbatch=2"),
     Case(shape="gqa", layout="fsdp=2,tensor=2,sp=true,remat=none"),
+    Case(shape="gqa", layout="fsdp=3,tensor=2,microbatch=2", global_batch=12),
     Case(shape="window", layout="context=4,fsdp=2"),
     Case(shape="mla", layout="tensor=2,context=2,context_method=all_gather"),
     Case(shape="moe", layout="expert=2,tensor=2,sp=true,fsdp=2"),
@@ -50,7 +51,22 @@ LAYERED = [
     "pipeline=2,virtual_stages=2,context=2,context_method=all_gather,remat=none",
 ]  # fmt: skip
 
+# Groups that divide no dim of a matrix, which is then stored with padding.
+PADDED = [
+    *(Case(shape="tied", layout=f"fsdp=3,tensor=2,{zero},microbatch=2", global_batch=12) for zero in ZERO[1:4]),
+    *(Case(shape="mla", layout=f"data=3,fsdp=2,{zero}", global_batch=12) for zero in ZERO[4:]),
+    Case(shape="moe", layout="fsdp=3,expert=2,optimizer_shard=data", global_batch=12),
+    Case(
+        shape="shared", layout="data=3,fsdp=2,params_shard=data,grads_shard=data,optimizer_shard=data", global_batch=6
+    ),
+    Case(shape="gqa", layout="fsdp=3,pipeline=2", global_batch=12),
+    Case(shape="tied", layout="fsdp=3,pipeline=2,schedule=layered,zero=2", global_batch=12),
+    Case(shape="shared", layout="fsdp=6,schedule=layered", global_batch=12),
+    *(Case(shape="moe", layout="fsdp=6", global_batch=6, optimizer=name) for name in ("muon", "adafactor")),
+]
+
 MATRIX = [
+    *PADDED,
     *(Case(shape="gqa", layout=f"{layout},schedule=layered") for layout in LAYERED),
     *(Case(shape="shared", layout=f"{layout},schedule=layered") for layout in ("expert=2,tensor=2", "pipeline=3")),
     Case(shape="moe", layout="pipeline=2,expert=2,fsdp=2,schedule=layered"),

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
-from jaxscale.catalog import load_cluster
+from jaxscale.catalog import load_cluster, load_model
 from jaxscale.cost.memory import weight_bytes
 from jaxscale.cost.problem import problem
 from jaxscale.errors import LayoutError
 from jaxscale.runtime import TrainOptions, build_step
 from jaxscale.runtime.placement.mesh import build_mesh, split_over_slices
-from jaxscale.runtime.placement.params import is_plan, local_shape
+from jaxscale.runtime.placement.params import cut_storage, is_plan, local_shape, pad_storage
 from jaxscale.runtime.placement.stages import pack, plan_stages, split_layers, unpack
 from jaxscale.runtime.program.program import make_program
 from jaxscale.types import (
@@ -96,7 +96,30 @@ def test_shards_of_a_level_make_the_whole(level):
     program = _program(SHAPES["shared"], "data=2,fsdp=2,context=2,tensor=2,pipeline=2")
     for plan in jax.tree.leaves(program.plans, is_leaf=is_plan):
         parts = math.prod(program.rules.size((axis,)) for axis in plan.split_axes(level))
-        assert math.prod(local_shape(plan, level, program.rules)) * parts == math.prod(plan.shape)
+        assert math.prod(local_shape(plan, level, program.rules)) * parts == math.prod(plan.shape_at(level))
+
+
+@pytest.mark.parametrize("layout", ["fsdp=24", "data=3,fsdp=8,optimizer_shard=data", "fsdp=96,tensor=8"])
+def test_devices_that_divide_nothing_store_parts_too(layout):
+    program = _program(load_model("llama3-8b"), layout)
+    for plan in jax.tree.leaves(program.plans, is_leaf=is_plan):
+        if plan.is_matrix:
+            assert set(program.rules.live(("data", "fsdp"))) <= set(plan.split_axes("data"))
+            assert math.prod(plan.shape) <= math.prod(plan.stored) < 1.01 * math.prod(plan.shape)
+
+
+def test_padding_is_of_storage_only():
+    q = _plans(SHAPES["gqa"], "data=3,fsdp=2,optimizer_shard=data")[
+        "['segments'][0][0]['attention']['q']"
+    ]  # [4 layers, 32, 4, 8]
+    assert q.shape_at("none") == (4, 32, 4, 8)
+    assert q.shape_at("fsdp") == q.shape_at("data") == (4, 36, 4, 8)  # 2 x 3 parts of 6 rows
+    assert q.spec("data") == P(None, ("fsdp", "data"), None, None)
+    whole = np.arange(math.prod(q.shape), dtype=np.float32).reshape(q.shape)
+    stored = pad_storage(whole, q)
+    assert stored.shape == q.stored
+    assert not np.any(stored[:, 32:])
+    np.testing.assert_array_equal(cut_storage(stored, q), whole)
 
 
 def test_innermost_axis_has_neighbouring_devices():

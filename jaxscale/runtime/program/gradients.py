@@ -40,11 +40,9 @@ def microbatch_loss(
     stream = embed_tokens(program, embedding, microbatch)
     context = build_context(program, microbatch)
     flow = run_chunk(program, stored["segments"], slots["segments"], stream, context, 0)
-    tied = program.shape.tied_embeddings
-    read = ("head", "embedding") if tied else ("head",)
-    head_slots, stream = _head_first({name: slots[name] for name in read}, flow.stream)
+    head_slots, stream = _head_first({name: slots[name] for name in program.head_parts}, flow.stream)
     head = fetch(program, stored["head"], head_slots["head"], plans["head"], stacked=False)
-    if tied:
+    if program.shape.tied_embeddings:
         # Gathered again: it would be held through all layers otherwise. XLA sees one gather in two without a barrier.
         table, stream = lax.optimization_barrier((stored["embedding"], stream))
         embedding = fetch(program, table, head_slots["embedding"], plans["embedding"], stacked=False)

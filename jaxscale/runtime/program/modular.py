@@ -303,7 +303,6 @@ def _pull_unit(
 def _pull_head(stage: _Stage, carry: _Carry, unit: _Unit, stream: Array) -> tuple[tuple[Params, Array], Array]:
     """Where a unit ends with the head: its gradients and loss added; and the gradient of what the unit sends on."""
     program, microbatch = stage.program, take_microbatch(stage.batches, unit.microbatch)
-
     own = {name: stage.ends[name] for name in program.head_parts}
 
     def loss_of(sinks: Params, stream: Array) -> Array:
