@@ -178,6 +178,12 @@ def shipped(stack: str, chip: str) -> Calibration | None:
 
 
 @lru_cache(maxsize=1)
+def pooled() -> Calibration:
+    """The package's constants of all measured stacks on GPUs together (`jaxscale.calibrate.pooled`)."""
+    return load_calibration(str(resources.files("jaxscale.calibrate") / "pooled.yaml"))
+
+
+@lru_cache(maxsize=1)
 def shipped_names() -> tuple[tuple[str, str], ...]:
     """(stack, chip generation) of every calibration of the package."""
     stems = sorted(path.stem for path in _folder().glob("*.yaml"))

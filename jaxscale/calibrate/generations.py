@@ -9,7 +9,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from jaxscale.calibrate.calibration import Calibration, Fitted, prior, shipped, shipped_names
+from jaxscale.calibrate.calibration import Calibration, Fitted, pooled, prior, shipped, shipped_names
 from jaxscale.calibrate.constants import CONSTANTS
 from jaxscale.calibrate.run import Software, chip_generation
 from jaxscale.calibrate.spread import prior_sigma
@@ -71,7 +71,10 @@ GENERATIONS: dict[str, Generation] = {
 
 
 def calibration_for(stack: str, chip: str) -> Calibration:
-    """Constants of a stack on a generation of chips: fitted there, else carried over from the nearest, else priors."""
+    """Constants of a stack on a generation of chips: fitted there, else carried over from the nearest.
+
+    Of a stack that was measured nowhere, those that all measured stacks share; on TPUs, priors.
+    """
     exact = shipped(stack, chip)
     if exact:
         return exact
@@ -79,7 +82,9 @@ def calibration_for(stack: str, chip: str) -> Calibration:
     if measured_on:
         nearest_chip = min(measured_on, key=lambda generation: _distance(generation, chip))
         return carry_over(shipped(stack, nearest_chip) or prior_on(stack, chip), chip)
-    return prior_on(stack, chip)
+    if chip in GENERATIONS and GENERATIONS[chip].kind != "gpu":
+        return prior_on(stack, chip)
+    return dataclasses.replace(moved(pooled(), REFERENCE, chip), stack=stack, chip=chip)
 
 
 def own_stack(cluster: Cluster, workload: Workload) -> Stack:

@@ -54,7 +54,7 @@ def fit_stack(runs: Sequence[Run], start: Calibration, *, folds: bool = True) ->
 def stated(start: Calibration, fitted: dict[str, Fitted], rows: Sequence[Run], held: HeldOut | None) -> Calibration:
     """A calibration with its error on what was left out, where anything was."""
     sigma, experts = start.sigma_log, start.sigma_log_experts
-    provenance: dict[str, Any] = {"rows": _counts(rows)}
+    provenance: dict[str, Any] = {"rows": counts_by_group(rows)}
     if held is not None:
         sparse = np.array([run.shape.moe is not None for run in rows])
         apart = FEWEST_OF_A_KIND <= sparse.sum() <= len(rows) - FEWEST_OF_A_KIND
@@ -95,7 +95,8 @@ def fold_labels(runs: Sequence[Run]) -> tuple[np.ndarray, str]:
     return np.array([numbers[name] for name in names]), what
 
 
-def _counts(runs: Sequence[Run]) -> dict[str, int]:
+def counts_by_group(runs: Sequence[Run]) -> dict[str, int]:
+    """How many runs there are of each source."""
     counts: dict[str, int] = {}
     for run in runs:
         counts[run.group] = counts.get(run.group, 0) + 1

@@ -65,10 +65,6 @@ def test_another_chip_inherits_with_a_wider_interval():
     assert other.stack_for(SOFTWARE).matmul_efficiency < known.stack_for(SOFTWARE).matmul_efficiency
 
 
-def test_an_unmeasured_stack_is_its_prior():
-    assert calibration_for("torch", "a100") == prior_on("torch", "a100")
-
-
 @pytest.mark.parametrize("chip", sorted(GENERATIONS))
 def test_there_and_back_is_the_same(chip):
     start = prior_on("megatron", "a100")
