@@ -263,9 +263,12 @@ def _moments(
         "gradients": sums + of_layers, "activations": activations, "working": working, "logits": nothing,
         "gathered weights": held_open + weights.gathered,
     }  # fmt: skip
+    tables = _tick_end_bytes(p, layouts, weights)
+    # Those of embedding and head are whole at a tick's end, and not yet in parts.
+    parts = p.xp.where(tables > 0, own * (1.0 - 2.0 * weights.embedding_share), own)
     embedding = {
-        "gradients": sums + own, "activations": nothing, "working": weights.embedding_gradient, "logits": nothing,
-        "gathered weights": cast * accumulates,
+        "gradients": sums + parts, "activations": nothing, "working": weights.embedding_gradient, "logits": nothing,
+        "gathered weights": cast * accumulates + tables,
     }  # fmt: skip
     return head, layers, embedding
 
@@ -312,6 +315,13 @@ def _ticks_bytes(p: Problem, layouts: LayoutBatch, weights: WeightBytes) -> Numb
     kept = table * gathered + weights.cast / layouts.virtual_stages + stream * (ticks + _chunk_layers(p, layouts))
     one_by_one = schedule == SCHEDULES.index("1f1b")
     return piped * (as_a_whole * kept + one_by_one * (ends * gathered + table))
+
+
+def _tick_end_bytes(p: Problem, layouts: LayoutBatch, weights: WeightBytes) -> Number:
+    """Whole tables at the end of a pipeline's tick, beside the embedding's gradient: weights, and the head's gradient."""
+    gathered = weights.ends_elements * p.compute_bytes * (layouts.params_shard > 0)
+    head = weights.ends_elements * 0.5 * p.reduce_bytes * (1.0 - p.inventory.numbers.structure.tied)
+    return (layouts.pipeline > 1) * (layouts.schedule != LAYERED) * (gathered + head)
 
 
 def _chunk_layers(p: Problem, layouts: LayoutBatch) -> Number:
