@@ -318,7 +318,7 @@ def _ticks_bytes(p: Problem, layouts: LayoutBatch, weights: WeightBytes) -> Numb
 
 
 def _tick_end_bytes(p: Problem, layouts: LayoutBatch, weights: WeightBytes) -> Number:
-    """Whole tables at the end of a pipeline's tick, beside the embedding's gradient: weights, and the head's gradient."""
+    """Whole tables at the end of a pipeline's tick beside the embedding's gradient: weights, the head's gradient."""
     gathered = weights.ends_elements * p.compute_bytes * (layouts.params_shard > 0)
     head = weights.ends_elements * 0.5 * p.reduce_bytes * (1.0 - p.inventory.numbers.structure.tied)
     return (layouts.pipeline > 1) * (layouts.schedule != LAYERED) * (gathered + head)
