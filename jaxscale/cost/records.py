@@ -1,5 +1,6 @@
 """Estimates as records: `estimate` for one layout, `estimate_rows` for a batch whose arrays have been priced."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -115,24 +116,26 @@ def program_flops(shape: ModelShape, workload: Workload, cluster: Cluster, layou
     """FLOPs that a device's compiled program holds in a step, loops run out.
 
     Those of a pipeline are more than a device executes: the program holds the work of every tick, and the head's on
-    every stage, but a stage without work skips its turn.
+    every stage, but a stage without work skips its turn. Nor does a program's text tell which pairs of tokens a kernel's
+    window leaves out: it is read as if all were computed.
     """
-    p = problem(shape, workload, cluster)
+    whole = dataclasses.replace(shape, window=0, global_interval=0)
+    p = problem(whole, workload, cluster)
     pieces = price_parts(p, LayoutBatch.from_layouts([layout]))
     m, stages, chunks = float(np.ravel(pieces.num_microbatches)[0]), layout.pipeline, layout.virtual_stages
-    forward, whole = (
+    forward, passes = (
         float(sum(np.ravel(pieces.slots[kind] * getattr(layer, name))[0] for kind, layer in pieces.layers.items()))
         for name in ("forward_flops", "whole_flops")
     )
     head = float(np.ravel(pieces.head.forward_flops)[0])
     if stages == 1:
-        return m * (whole + 3.0 * head)
+        return m * (passes + 3.0 * head)
     if layout.schedule == "1f1b":
-        return (m + 2.0 * (stages - 1)) * (forward + whole + 3.0 * head)
+        return (m + 2.0 * (stages - 1)) * (forward + passes + 3.0 * head)
     if layout.schedule == "layered":
         return math.nan
     # The loss of a tick is rematerialised as a whole: the head runs forward once more.
-    return (m * chunks + stages - 1) * (whole / chunks + 4.0 * head)
+    return (m * chunks + stages - 1) * (passes / chunks + 4.0 * head)
 
 
 def collectives_rows(p: Problem, pieces: Parts, layouts: Sequence[Layout]) -> list[tuple[Collective, ...]]:
