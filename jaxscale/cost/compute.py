@@ -15,6 +15,8 @@ from jaxscale.cost.numbers import Number
 from jaxscale.cost.problem import Problem
 from jaxscale.types import LayoutBatch
 
+HEADS = ("q", "k", "v", "q_proj", "k_proj", "attention")  # ops whose output has a width for each head
+LANES = 128  # of a TPU's vector register
 SUBLANES = 8  # rows that a TPU's matrix unit takes at a time
 ELEMENTWISE_BACKWARD = 1.5  # reads the input and the gradient, writes a gradient: three passes for two
 ATTENTION_BACKWARD_FLOPS = 2.5  # five matmuls for two (FlashAttention-2, arXiv 2307.08691, section 3)
@@ -76,6 +78,7 @@ def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch, *, conver
     rows = tokens.residual if _in_stream(p, op) else tokens.full
     fill = p.capacity_factor if op.expert else 1.0
     output = rows * op.out * fill / (tp if op.shard in ("column", "vocab") else 1.0)
+    output = output * _lane_padding(p, op)
     # The element-wise part: a fused pass over `io` elements a token.
     io = rows * op.io * fill / (1.0 if op.shard in ("whole", "row") else tp)
     if op.shard == "vocab":
@@ -145,6 +148,15 @@ def _in_stream(p: Problem, op: Op) -> bool:
         return op.shard in ("whole", "row") and op.kind != "gather"
     whole = op.shard == "whole" and (op.kind == "elementwise" or op.name == "combine")
     return whole or (op.shard == "row" and not op.expert)
+
+
+def _lane_padding(p: Problem, op: Op) -> Number:
+    """What a tensor of heads takes in a TPU's memory over what is in it: a head's width fills whole vector lanes."""
+    if p.device.kind != "tpu" or not p.stack.spmd or op.name not in HEADS:
+        return 1.0
+    s = p.inventory.numbers
+    width = s.v_head_dim if op.name in ("v", "attention") else s.qk_head_dim
+    return _up(width, LANES) / width
 
 
 def _passes(p: Problem, op: Op) -> Number:
