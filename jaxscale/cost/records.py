@@ -116,8 +116,8 @@ def program_flops(shape: ModelShape, workload: Workload, cluster: Cluster, layou
     """FLOPs that a device's compiled program holds in a step, loops run out.
 
     Those of a pipeline are more than a device executes: the program holds the work of every tick, and the head's on
-    every stage, but a stage without work skips its turn. Nor does a program's text tell which pairs of tokens a kernel's
-    window leaves out: it is read as if all were computed.
+    every stage, but a stage without work skips its turn. Nor does a program's text tell which pairs of tokens a
+    kernel's window leaves out: it is read as if all were computed.
     """
     whole = dataclasses.replace(shape, window=0, global_interval=0)
     p = problem(whole, workload, cluster)
