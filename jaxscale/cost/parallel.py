@@ -36,6 +36,7 @@ Axis = Literal["tensor", "context", "expert", "fsdp", "data", "pipeline"]
 
 FLOAT32 = 4.0
 CHIPS_SCATTERED = 4  # a slice of so many is not summed whole
+DEVICES_GATHERED_BY_SUM = 64  # from here on, on a torus of three dims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Exchange:
     count: Number
     seconds: Number  # of all `count` calls
     wire_bytes: Number  # sent by one device in all `count` calls
-    as_all_reduce: Number = 0.0  # 1 where the compiler sums whole arrays instead of scattering (`summed_whole`)
+    as_all_reduce: Number = 0.0  # 1 where the compiler sums whole arrays instead (`summed_whole`, `gathered_by_sum`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,8 @@ class Network:
         if np.any(count):
             each_s = collective_s(kind, bytes_each, members, self.levels, latency_s=latency_s, xp=p.xp)
         wire = wire_bytes(kind, bytes_each, size)
-        summed = summed_whole(p, size) if kind == "reduce-scatter" else 0.0
+        rule = {"reduce-scatter": summed_whole, "all-gather": gathered_by_sum}.get(kind)
+        summed = rule(p, size) if rule else 0.0
         if np.any(summed):
             whole_s = collective_s("all-reduce", bytes_each, members, self.levels, latency_s=latency_s, xp=p.xp)
             each_s = p.xp.where(summed, whole_s, each_s)
@@ -103,6 +105,17 @@ def summed_whole(p: Problem, size: Number) -> Number:
     square = sides[0] == sides[1] if len(sides) == 2 else True
     whole = (size == p.num_chips) & (p.devices_per_chip == 1)
     return whole & square & (p.num_chips > CHIPS_SCATTERED)
+
+
+def gathered_by_sum(p: Problem, size: Number) -> Number:
+    """Where the TPU compiler gathers by an all-reduce of shards in their places, twice the bytes.
+
+    libtpu 0.0.52 does so over 64 devices of a torus of three dims (v5p, TPU7x), of whatever width their shards are;
+    over 32 of it (v4, v5p) and over 64 or 128 of a flat one (v5e) it does not.
+    """
+    if p.device.kind != "tpu" or not p.stack.spmd or sum(level.torus for level in p.levels) < 3:
+        return size < 0
+    return size >= DEVICES_GATHERED_BY_SUM
 
 
 def network(p: Problem, layouts: LayoutBatch) -> Network:
