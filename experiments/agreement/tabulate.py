@@ -2,14 +2,18 @@
 
     python experiments/agreement/tabulate.py tpu [--seconds S]
     python experiments/agreement/tabulate.py held_out [--seconds S]
+    python experiments/agreement/tabulate.py held_out_2 [--seconds S]
     python experiments/agreement/tabulate.py gpu [--seconds S]
+    python experiments/agreement/tabulate.py tpu --recorded
 
 Compiles what has no kept answer yet, for at most S seconds; answers are kept, so that it can be stopped and goes on
-where it was. The CSV holds every case that has an answer; the README's tables are rewritten from all CSVs.
+where it was. The CSV holds every case that has an answer; the README's tables are rewritten from all CSVs. With
+`--recorded` nothing is compiled: what the CSV says that the compiler made is compared with predictions of today.
 """
 
 import argparse
 import csv
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -19,32 +23,40 @@ from jaxscale.aot.agreement import Agreement, compare, spread
 from jaxscale.aot.compile import try_compile
 from jaxscale.aot.request import CompileRequest
 from jaxscale.aot.result import CompiledStep
-from jaxscale.api.compiled import compiled_estimate
 from jaxscale.cli.grid import Case, cases, load_grid
 from jaxscale.cost import estimate, program_flops
 from jaxscale.units import GIB
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
+BACKENDS = ("tpu", "held_out", "held_out_2", "gpu")
 WITHIN = 0.01  # communication agrees
 FAR = 0.08  # memory that is listed
+KEY = ("grid", "model", "cluster", "seq_len", "layout")
 Row = dict[str, str]
 
 
 def main() -> None:
     """Compile, write the CSV, rewrite the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("backend", choices=("tpu", "held_out", "gpu"))
+    parser.add_argument("backend", choices=BACKENDS)
     parser.add_argument("--seconds", type=float, default=math.inf, metavar="S")
+    parser.add_argument("--recorded", action="store_true", help="compile nothing; predict the CSV's cases again")
     arguments = parser.parse_args()
-    rows = list(compiled_rows(FOLDER / arguments.backend, arguments.seconds))
-    write_csv(FOLDER / f"{arguments.backend}.csv", rows)
+    folder, path = FOLDER / arguments.backend, FOLDER / f"{arguments.backend}.csv"
+    rows = list(recorded_rows(folder, path) if arguments.recorded else compiled_rows(folder, arguments.seconds))
+    write_csv(path, rows)
     README.write_text(with_tables(README.read_text()))
+
+
+def grid_cases(folder: Path) -> list[tuple[str, Case]]:
+    """Every case of a folder's grids, with its grid's name."""
+    return [(path.stem, case) for path in sorted(folder.glob("*.yaml")) for case in cases(load_grid(str(path)))]
 
 
 def compiled_rows(folder: Path, seconds: float) -> Iterator[Row]:
     """A row for every case with an answer; what compiles after `seconds` is left for another time."""
-    found = [(path.stem, case) for path in sorted(folder.glob("*.yaml")) for case in cases(load_grid(str(path)))]
+    found = grid_cases(folder)
     end = time.monotonic() + seconds
     for number, (grid, case) in enumerate(found, 1):
         request = CompileRequest(
@@ -57,28 +69,58 @@ def compiled_rows(folder: Path, seconds: float) -> Iterator[Row]:
         if step.status == "failed":
             print(f"{number}/{len(found)} {case}: {step.message[:300]}", flush=True)
             continue
-        row = case_row(grid, case, step)
+        row = case_row(grid, case, compiled_fields(step))
         print(f"{number}/{len(found)} {case}: memory {row['memory']}, {step.total_s:.0f} s", flush=True)
         yield row
 
 
-def case_row(grid: str, case: Case, step: CompiledStep) -> Row:
-    """One case as the CSV has it: GiB, and relative differences, predicted over compiled less one."""
+def recorded_rows(folder: Path, path: Path) -> Iterator[Row]:
+    """The rows of a CSV, predicted anew."""
+    kept = {tuple(row[name] for name in KEY): row for row in read_csv(path)}
+    for grid, case in grid_cases(folder):
+        key = case_key(grid, case)
+        if recorded := kept.get(tuple(key.values())):
+            yield case_row(grid, case, recorded)
+
+
+def case_key(grid: str, case: Case) -> Row:
+    """What names a case in a CSV."""
+    values = (grid, case.shape.name, case.cluster.name, str(case.workload.seq_len), str(case.layout))
+    return dict(zip(KEY, values, strict=True))
+
+
+def compiled_fields(step: CompiledStep) -> Row:
+    """What the compiler made, as the CSV has it; a program that does not fit is no step that computes or sends."""
+    fits = step.status == "compiled"
+    sent = " ".join(f"{group}:{size:.5g}" for group, size in sorted(step.comm_bytes.items()))
+    return {
+        "status": step.status,
+        "compiled_gib": f"{step.peak_bytes / GIB:.3f}",
+        "compiled_flops": f"{step.flops:.6g}" if fits else "",
+        "compiled_comm_bytes": sent if fits else "",
+    }
+
+
+def case_row(grid: str, case: Case, compiled: Row) -> Row:
+    """One case: what was compiled, what is predicted, and relative differences, predicted over compiled less one."""
     predicted = estimate(case.shape, case.workload, case.cluster, case.layout)
-    compiled = compiled_estimate(step, case.shape, case.workload, case.cluster)
+    sent = {group: float(size) for group, size in _pairs(compiled["compiled_comm_bytes"])}
+    made = dataclasses.replace(
+        predicted,
+        tier="compiled",
+        memory_bytes=float(compiled["compiled_gib"]) * GIB,
+        memory_parts_bytes={},
+        comm_bytes=sent,
+        hardware_flops=float(compiled["compiled_flops"] or "nan"),
+    )
     flops = program_flops(case.shape, case.workload, case.cluster, case.layout)
-    agreement = compare(predicted, compiled, program_flops=flops, fitted=step.status == "compiled")
+    agreement = compare(predicted, made, program_flops=flops, fitted=compiled["status"] == "compiled")
     own = predicted.memory_bytes - predicted.memory_parts_bytes.get("reserved", 0.0)
     return {
-        "grid": grid,
-        "model": case.shape.name,
-        "cluster": case.cluster.name,
+        **case_key(grid, case),
         "chip": case.cluster.chip.name,
-        "seq_len": str(case.workload.seq_len),
-        "layout": str(case.layout),
-        "status": step.status,
+        **{name: compiled[name] for name in ("status", "compiled_gib", "compiled_flops", "compiled_comm_bytes")},
         "predicted_gib": f"{own / GIB:.3f}",
-        "compiled_gib": f"{compiled.memory_bytes / GIB:.3f}",
         "memory": _number(agreement.memory),
         "flops": _number(agreement.flops),
         "communication": _communication(agreement),
@@ -103,11 +145,18 @@ def write_csv(path: Path, rows: list[Row]) -> None:
         writer.writerows(rows)
 
 
+def read_csv(path: Path) -> list[Row]:
+    """The rows of a CSV; none where it is not written yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def with_tables(text: str) -> str:
     """The README with its tables made from the CSVs: what stands between the marks of each is replaced."""
-    for backend in ("tpu", "held_out", "gpu"):
-        with (FOLDER / f"{backend}.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+    for backend in BACKENDS:
+        rows = read_csv(FOLDER / f"{backend}.csv")
         for name, table in {
             "aims": aims,
             "grids": by_grid,
@@ -213,9 +262,14 @@ def _values(rows: list[Row], field: str) -> list[float]:
 
 
 def _row_groups(row: Row) -> list[tuple[str, float]]:
-    return [
-        (group, float(value)) for group, _, value in (pair.rpartition(":") for pair in row["communication"].split())
-    ]
+    return [(group, float(value)) for group, value in _pairs(row["communication"])]
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Read `fsdp:1.5 tensor:2`."""
+    for pair in text.split():
+        group, _, value = pair.rpartition(":")
+        yield group, value
 
 
 def _groups(rows: list[Row]) -> list[float]:
