@@ -37,12 +37,12 @@ class OwnConstant:
 
 # Of emulated devices. Microbenchmarks say what large operations reach; these, how a step of many small ones differs.
 EMULATED: tuple[OwnConstant, ...] = (
-    OwnConstant(field="elementwise_passes", centre=3.0, spread=0.5),
-    OwnConstant(field="norm_passes", centre=4.0, spread=0.5),
-    OwnConstant(field="activation_passes", centre=10.0, spread=0.5),
-    OwnConstant(field="score_passes", centre=8.0, spread=0.5),
-    OwnConstant(field="weight_passes", centre=8.0, spread=0.7),
-    OwnConstant(field="saved_passes", centre=2.0, spread=0.7),
+    OwnConstant(field="elementwise_passes", centre=7.5, spread=0.5),
+    OwnConstant(field="norm_passes", centre=10.0, spread=0.5),
+    OwnConstant(field="activation_passes", centre=25.0, spread=0.5),
+    OwnConstant(field="score_passes", centre=20.0, spread=0.5),
+    OwnConstant(field="weight_passes", centre=20.0, spread=0.7),
+    OwnConstant(field="saved_passes", centre=5.0, spread=0.7),
     OwnConstant(field="kernel_gap_s", centre=3e-5, spread=0.7),
     OwnConstant(field="step_overhead_s", centre=4e-3, spread=0.4),
     OwnConstant(field="microbatch_overhead_s", centre=1e-3, spread=1.0),

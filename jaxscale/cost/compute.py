@@ -24,6 +24,8 @@ ATTENTION_CONTEXT_HALF = 256.0  # visible tokens at which it does
 DEFAULT_HEAD_DIM = 128.0
 HOP_KERNELS = 9.0  # of a ring's attention for each further shard of keys
 ROUTING_KERNELS = 6.0  # of dispatch, and of combine
+CPU_CACHE_BYTES = 2.0**20  # an array as large as a core's second cache (Zen 4) crosses memory by half
+CPU_CACHED_PASS = 0.3  # seconds of a pass inside the caches, relative to one through memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,8 @@ def _op_cost(p: Problem, op: Op, tokens: Tokens, layouts: LayoutBatch, *, conver
     if op.shard == "vocab":
         io = io * p.xp.where(stack.gathered_logits > 0, tp, 1.0)
     io_bytes = io * p.compute_bytes
-    pass_s = io_bytes * _passes(p, op) / (p.device.hbm_bytes_per_s * stack.memory_efficiency)
+    passes = _passes(p, op) * _beyond_caches(p, io_bytes)
+    pass_s = io_bytes * passes / (p.device.hbm_bytes_per_s * stack.memory_efficiency)
     launch_s = stack.kernel_gap_s
     flops: Number = 0.0
     bytes_, backward_bytes = io_bytes, io_bytes * ELEMENTWISE_BACKWARD
@@ -164,6 +167,13 @@ def _passes(p: Problem, op: Op) -> Number:
     if op.name.endswith("_norm"):
         return p.stack.norm_passes
     return p.stack.activation_passes if op.name.endswith("_act") else p.stack.elementwise_passes
+
+
+def _beyond_caches(p: Problem, bytes_: Number) -> Number:
+    """Seconds of a pass over `bytes_` relative to one through memory: a CPU's small arrays stay in its caches."""
+    if p.device.kind != "cpu":
+        return 1.0
+    return CPU_CACHED_PASS + (1.0 - CPU_CACHED_PASS) * bytes_ / (bytes_ + CPU_CACHE_BYTES)
 
 
 def _extra_bytes(p: Problem, op: Op, tokens: Tokens, output: Number, layouts: LayoutBatch) -> Number:
@@ -263,7 +273,9 @@ def _attention(p: Problem, tokens: Number, heads: Number, layouts: LayoutBatch) 
         flops = attention_flops_per_token(p) * tokens * share * met
         # Scores are written, read by the softmax, written, read by the weighted sum: bytes rule.
         score_bytes = tokens * p.seq_len * heads * p.compute_bytes * met
-        traffic_s = score_bytes * stack.score_passes / (p.device.hbm_bytes_per_s * stack.memory_efficiency)
+        at_once = score_bytes / xp.where(layouts.context_method == 0, layouts.context, 1)
+        passes = stack.score_passes * _beyond_caches(p, at_once)
+        traffic_s = score_bytes * passes / (p.device.hbm_bytes_per_s * stack.memory_efficiency)
         forward_s = traffic_s + flops / (p.device.attention_flops_per_s * stack.matmul_efficiency * 0.5)
         return flops, forward_s, 2.0 * forward_s
     flops = attention_flops_per_token(p, causal=True) * tokens * share

@@ -96,3 +96,15 @@ def test_parts_sum_to_the_step() -> None:
     found = estimate(SHAPE, WORKLOAD, CLUSTER, parse_layout("context=2,pipeline=2,fsdp=2,remat=full"))
     assert sum(found.time_parts_s.values()) == pytest.approx(found.step_time_s)
     assert found.lower_s <= found.step_time_s <= found.upper_s
+
+
+def test_small_arrays_stay_in_caches() -> None:
+    """Twice the tokens take more than twice the passes' time, and arrays far beyond the caches just twice."""
+
+    def elementwise_s(seq_len: int) -> float:
+        workload = dataclasses.replace(WORKLOAD, seq_len=seq_len)
+        layout = parse_layout("data=8,remat=none,zero=0")
+        return estimate(SHAPE, workload, INSTANT, layout, FREE).time_parts_s["elementwise"]
+
+    assert elementwise_s(2048) > 2.1 * elementwise_s(1024)
+    assert elementwise_s(2**20) == pytest.approx(2.0 * elementwise_s(2**19), rel=0.01)
