@@ -162,6 +162,7 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
          "layer_types": ["sliding_attention"] * 3},
     ),
     "renormalizing_deepseek_v2": ("deepseek_v2", "", {"norm_topk_prob": True}),
+    "capped_gemma3": ("gemma3", "", {"attn_logit_softcapping": 2.0}),
     "unscaled_gpt2": ("gpt2", "", {"scale_attn_weights": False}),
 }  # fmt: skip
 

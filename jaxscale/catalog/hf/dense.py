@@ -68,12 +68,16 @@ def gemma2(c: Fields) -> dict[str, Any]:
 
 
 def gemma3(c: Fields) -> dict[str, Any]:
-    """Gemma 3: every sixth layer sees all tokens, with its own rotary base; queries and keys are normed."""
+    """Gemma 3: every sixth layer sees all tokens, with its own rotary base; queries and keys are normed.
+
+    Its configuration kept Gemma 2's cap on scores, which no published model sets and transformers does not apply.
+    """
     interval = c.count("sliding_window_pattern", "_sliding_window_pattern", limit="layers", default=6)
     made = _gemma(c, num_attention_heads=8, num_key_value_heads=4, vocab_size=262_208)
     rope = rope_shape(c, default_theta=1e6, default_local_theta=10_000.0)
     made |= {"qk_norm": "head", "rope": rope}
-    return _capped(c, made, interval=interval, attention_softcap=0.0, logit_softcap=0.0)
+    capped = _capped(c, made, interval=interval, attention_softcap=0.0, logit_softcap=0.0)
+    return capped | {"attention_softcap": 0.0}
 
 
 def _capped(
