@@ -36,7 +36,7 @@ Axis = Literal["tensor", "context", "expert", "fsdp", "data", "pipeline"]
 
 FLOAT32 = 4.0
 CHIPS_SCATTERED = 4  # a slice of so many is not summed whole
-DEVICES_GATHERED_BY_SUM = 64  # from here on, on a torus of three dims
+DEVICES_GATHERED_BY_SUM = 64  # all of a slice, from here on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +110,12 @@ def summed_whole(p: Problem, size: Number) -> Number:
 def gathered_by_sum(p: Problem, size: Number) -> Number:
     """Where the TPU compiler gathers by an all-reduce of shards in their places, twice the bytes.
 
-    libtpu 0.0.52 does so over 64 devices of a torus of three dims (v5p, TPU7x), of whatever width their shards are;
-    over 32 of it (v4, v5p) and over 64 or 128 of a flat one (v5e) it does not.
+    libtpu 0.0.52 does so over all devices of a torus of three dims, if they are 64 or more (v5p, TPU7x), of whatever
+    width their shards are; over 32 (v4, v5p), over 64 of 128, and on flat tori (v5e) it does not.
     """
     if p.device.kind != "tpu" or not p.stack.spmd or sum(level.torus for level in p.levels) < 3:
         return size < 0
-    return size >= DEVICES_GATHERED_BY_SUM
+    return (size == p.num_chips * p.devices_per_chip) & (size >= DEVICES_GATHERED_BY_SUM)
 
 
 def network(p: Problem, layouts: LayoutBatch) -> Network:
