@@ -2,26 +2,31 @@
 
     python -m experiments.model_shapes.study [predict|compile|measure ...]
 
-Does all three where none is named. Writes CSV files with their provenance into results/ (measured.csv holds every run,
-as `jaxscale runs export` writes it) and prints the tables of README.md.
+Does all three where none is named. Writes CSV files with their provenance into results/ and prints the tables of
+README.md.
 """
 
 import argparse
 import os
-from collections.abc import Iterable
+import statistics
 from pathlib import Path
 
-from experiments.results_io import points, sweep, write_rows
+from experiments.results_io import points, write_rows
+from jaxscale.aot.cache import Cache
 from jaxscale.aot.pool import compile_layouts
 from jaxscale.aot.request import CompileRequest
 from jaxscale.cost import metrics, problem
-from jaxscale.study import Store
-from jaxscale.types.measurement import Measurement, MeasureRequest
+from jaxscale.measure.pace import ratios, running_step, typical_s
+from jaxscale.measure.step_child import take_devices
+from jaxscale.types.measurement import MeasureRequest
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 PREDICTED = ("predict.yaml", "predict_small.yaml")
 ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+GIB = 2.0**30
+COMPUTED = ("matmul", "elementwise", "recompute", "optimizer")  # parts of a predicted step that have cycles
+TURNS = 25  # of every shape with the first
 
 
 def model_flops(asked: MeasureRequest) -> float:
@@ -47,39 +52,53 @@ def predicted(spec: Path) -> list[dict]:
     return rows
 
 
-def compiled() -> list[dict]:
-    """Time by the TPU compiler's own cycles (collectives and attention kernels left out), beside the first shape."""
-    asked = [point.request for point in points(FOLDER / "compile.yaml")]
+def compiled(spec: Path) -> list[dict]:
+    """Seconds by the TPU compiler's own cycles and peak memory, each beside the prediction; relative to the first.
+
+    Cycles leave out collectives and attention kernels; the prediction that they stand beside is of the matmuls and
+    element-wise passes only.
+    """
+    found = points(spec)
+    asked = [point.request for point in found]
     requests = [CompileRequest(shape=a.shape, workload=a.workload, layout=a.layout, cluster=a.cluster) for a in asked]
-    steps = dict(compile_layouts(requests, workers=1))
-    rates = [model_flops(asked[index]) / steps[index].cycles_s for index in range(len(asked))]
+    steps = dict(compile_layouts(requests, workers=1, cache=Cache()))
+    computed = [sum(point.predicted.time_parts_s[part] for part in COMPUTED) for point in found]
+    first = model_flops(asked[0]) / steps[0].cycles_s, model_flops(asked[0]) / computed[0]
     return [
         {
             "cluster": a.cluster.name, "model": a.shape.name, "status": steps[index].status,
-            "compiler_cycles_s": f"{steps[index].cycles_s:.5g}", "peak_bytes": round(steps[index].peak_bytes),
-            "relative": f"{rates[index] / rates[0]:.4f}",
+            "compiler_cycles_s": f"{steps[index].cycles_s:.5g}", "predicted_s": f"{computed[index]:.5g}",
+            "relative": f"{model_flops(a) / steps[index].cycles_s / first[0]:.4f}",
+            "predicted_relative": f"{model_flops(a) / computed[index] / first[1]:.4f}",
+            "peak_gib": f"{steps[index].peak_bytes / GIB:.3f}",
+            "predicted_gib": f"{found[index].predicted.memory_bytes / GIB:.3f}",
         }
         for index, a in enumerate(asked)
     ]  # fmt: skip
 
 
-def measured(runs: Iterable[Measurement]) -> list[dict]:
-    """FLOP/s of every shape by its fastest step, relative to the model as it is."""
-    fastest: dict[str, tuple[float, MeasureRequest]] = {}
-    for run in runs:
-        if run.status == "ok":
-            seconds, name = min(run.step_times_s), run.request.shape.name
-            fastest[name] = min(fastest.get(name, (seconds, run.request)), (seconds, run.request), key=lambda x: x[0])
-    base_s, base = fastest["small"]
-    base_rate = model_flops(base) / base_s
-    return [
-        {
-            "model": name,
-            "fastest_step_s": f"{seconds:.5g}",
-            "relative": f"{model_flops(asked) / seconds / base_rate:.4f}",
-        }
-        for name, (seconds, asked) in fastest.items()
-    ]
+def measured(spec: Path) -> list[dict]:
+    """FLOP/s of every shape by its steps in turns with those of the first, measured and predicted, relative to it."""
+    found = points(spec)
+    first = found[0].request
+    devices = take_devices(first.cluster.num_devices, emulated=True)
+    reference = running_step(first.shape, first.workload, first.layout, devices)
+    rows = []
+    for point in found:
+        asked = point.request
+        more_work = model_flops(asked) / model_flops(first)
+        turns = ratios(running_step(asked.shape, asked.workload, asked.layout, devices), reference, TURNS)
+        low, middle, high = statistics.quantiles(turns, n=4)
+        predicted_ratio = point.predicted.step_time_s / found[0].predicted.step_time_s
+        rows.append(
+            {
+                "model": asked.shape.name, "ratio": f"{middle:.4f}", "low_quartile": f"{low:.4f}",
+                "high_quartile": f"{high:.4f}", "relative": f"{more_work / middle:.4f}",
+                "predicted_relative": f"{more_work / predicted_ratio:.4f}",
+                "reference_s": f"{typical_s(reference):.5g}",
+            }
+        )  # fmt: skip
+    return rows
 
 
 def print_table(rows: list[dict], columns: tuple[str, ...]) -> None:
@@ -121,18 +140,17 @@ def predict_part() -> None:
 
 def compile_part() -> None:
     """Compile, write, print."""
-    rows = compiled()
+    rows = compiled(FOLDER / "compile.yaml")
     write_rows(RESULTS / "compiled.csv", rows)
-    print_table(rows, ("model", "compiler_cycles_s", "relative"))
+    print_table(rows, ("model", "compiler_cycles_s", "relative", "predicted_relative", "peak_gib", "predicted_gib"))
 
 
 def measure_part() -> None:
-    """Measure on one core, so that what else runs on the machine disturbs little; write, print."""
+    """Measure on one core; write, print."""
     os.environ["XLA_FLAGS"] = ONE_CORE
-    store = sweep(FOLDER / "measure.yaml", RESULTS / "measured.csv")
-    rows = measured(Store(str(store)).measurements(cluster="cpu:1"))
-    write_rows(RESULTS / "measured_summary.csv", rows)
-    print_table(rows, ("model", "fastest_step_s", "relative"))
+    rows = measured(FOLDER / "measure.yaml")
+    write_rows(RESULTS / "measured.csv", rows)
+    print_table(rows, ("model", "ratio", "relative", "predicted_relative"))
 
 
 PARTS = {"predict": predict_part, "compile": compile_part, "measure": measure_part}
