@@ -130,6 +130,7 @@ def layer_exchanges(net: Network, kind: LayerKind, layers: Number, tokens: Numbe
     ops = net.p.inventory.layer(kind)
     names = {op.name for op in ops}
     yield from _tensor(net, ops, layers, tokens)
+    yield from _head_norms(net, ops, layers, tokens)
     yield from _context(net, ops, layers, tokens)
     if "dispatch" in names:
         yield from _expert(net, ops, layers, tokens)
@@ -164,6 +165,15 @@ def _tensor(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) -
         yield net.exchange("activations", kind, "tensor", axes, phase, stream, count)
 
 
+def _head_norms(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) -> Iterator[Exchange]:
+    """A norm over all heads at once (OLMo 2, arXiv 2501.00656) sums its statistic of every token over their ranks."""
+    for op in ops:
+        if op.kind == "elementwise" and op.by_head:
+            again = layers * recompute_table(ops, op.name, net.layouts.remats)[net.layouts.remat]
+            for phase, count in (("forward", layers), ("recompute", again), ("backward", layers)):
+                yield net.exchange("norm of heads", "all-reduce", "tensor", ("tensor",), phase, tokens * FLOAT32, count)
+
+
 def leave_names(ops: tuple[Op, ...]) -> tuple[str, ...]:
     """Ops after which partial sums are joined over the tensor axis, one for each half of a layer."""
     names = [op.name for op in ops]
@@ -183,11 +193,11 @@ def _context(net: Network, ops: tuple[Op, ...], layers: Number, tokens: Number) 
     # K and V travel apart, two permutes a hop; the gradients make one more hop to come home.
     yield net.exchange("keys and values", "collective-permute", "context", axes, "forward", kv / 2, 2 * hops * layers)
     yield net.exchange("keys and values", "collective-permute", "context", axes, "recompute", kv / 2, 2 * hops * again)
-    # The compilers for TPUs and GPUs round gradients before their last hop, and take the first hop of what is made
-    # again for the first of the backward pass.
-    joined = p.stack.spmd and p.device.kind != "cpu"
-    rounded = ring * joined * (p.compute_bytes < FLOAT32) * (layouts.context > 1)
-    backward_hops = hops * layers - rounded * again
+    # XLA takes the first hop of what is made again for the first of the backward pass; for TPUs and GPUs it rounds
+    # gradients before their last hop.
+    ring_of_xla = ring * p.stack.spmd * (layouts.context > 1)
+    rounded = ring_of_xla * (p.device.kind != "cpu") * (p.compute_bytes < FLOAT32)
+    backward_hops = hops * layers - ring_of_xla * again
     yield net.exchange("keys and values", "collective-permute", "context", axes, "backward", kv / 2, 2 * backward_hops)
     summed, wide = "gradients of keys and values", kv / 2 * FLOAT32 / p.compute_bytes
     wide_hops = 2 * (ring * layouts.context - rounded) * layers
@@ -274,14 +284,14 @@ def weight_exchanges(net: Network, weights: Weights) -> Iterator[Exchange]:
     params, grads = layouts.params_shard, layouts.grads_shard
     gathered, reduced = (weights.elements / count * size for size in (p.compute_bytes, p.reduce_bytes))
     for axes, level in _groups(weights):
-        zero3, zero2 = params == level, (params < level) & (grads == level)
+        zero3, scattered = params == level, grads == level
         if np.any(zero3):
             yield net.exchange("weights", "all-gather", "fsdp", axes, "forward", gathered, count * zero3)
             again = count * zero3 * weights.gathered_again
             yield net.exchange("weights", "all-gather", "fsdp", axes, "backward", gathered, again)
-        if np.any(zero3 | zero2):
-            scattered = count * (zero3 | zero2) * weights.uses
-            yield net.exchange("gradients", "reduce-scatter", "fsdp", axes, "backward", reduced, scattered)
+        if np.any(scattered):
+            times = count * scattered * weights.uses
+            yield net.exchange("gradients", "reduce-scatter", "fsdp", axes, "backward", reduced, times)
 
 
 def _groups(weights: Weights) -> tuple[tuple[tuple[str, ...], int], ...]:
@@ -323,15 +333,12 @@ def _sums(net: Network, weights: Weights, reduced: Number, members: Number) -> l
     """All-reduces of one set's gradients over axes that hold partial sums: replicas, and the tensor axis for some."""
     layouts = net.layouts
     optim = layouts.optimizer_shard
-    wide = ("data", *weights.group)
-    tensor = ("tensor",) if weights.partial else ()
-    shards = members * layouts.data
-    rows = [
-        ("gradients", "all-reduce", (*wide, *tensor), reduced, optim == 0),
-        ("gradients", "all-reduce", ("data", *tensor), reduced / members, optim == 1),
-    ]
-    if tensor:
-        rows.append(("gradients", "all-reduce", tensor, reduced / shards, optim == 2))
+    wide, shards = ("data", *weights.group), members * layouts.data
+    rows = []
+    for tensor, used in (((), 1.0 - weights.partial), (("tensor",), 1.0 * weights.partial)):
+        rows.append(("gradients", "all-reduce", (*wide, *tensor), reduced, (optim == 0) * used))
+        rows.append(("gradients", "all-reduce", ("data", *tensor), reduced / members, (optim == 1) * used))
+    rows.append(("gradients", "all-reduce", ("tensor",), reduced / shards, (optim == 2) * weights.partial))
     return rows
 
 

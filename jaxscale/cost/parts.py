@@ -263,7 +263,7 @@ def _weight_exchanges(p: Problem, layouts: LayoutBatch) -> Iterator[Exchanges]:
     sets = [
         (weights.layer_weights(p, kind, rows), slots[kind], layers) for kind, layers in layer_slots(p, rows).items()
     ]
-    sets.append((weights.held_vocabulary(p, rows), 1.0, 1.0))
+    sets.append((weights.moved_vocabulary(p, rows), 1.0, 1.0))
     share = gathers_per_microbatch(p, layouts)
     for groups, copies, layers in sets:
         each = [e for group in groups for e in parallel.weight_exchanges(net, group)]

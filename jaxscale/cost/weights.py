@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from jaxscale.cost.inventory import Op
 from jaxscale.cost.numbers import Number, ShapeNumbers
 from jaxscale.cost.problem import Problem
@@ -41,8 +43,8 @@ class Weights:
     elements: Number
     small: Small
     arrays: float
-    partial: bool = False  # gradients are partial sums over the tensor axis, though the weight is whole there
-    gathered_again: bool = True  # a second time in every microbatch, where ZeRO splits the parameters
+    partial: Number = 0.0  # 1 where gradients are partial sums over the tensor axis, though the weight is whole there
+    gathered_again: Number = 1.0  # 1 where a second time in every microbatch, where ZeRO splits the parameters
     lines: Number = 0.0  # rows and columns of its matrices, whole: what a factored optimizer keeps a number for
     uses: Number = 1.0  # places whose gradients are reduced apart: two for an embedding that is the head too
 
@@ -56,13 +58,13 @@ def layer_weights(p: Problem, kind: Literal["dense", "moe"], layouts: LayoutBatc
             experts.append(op)
         else:
             (whole if op.kind == "matmul" and op.shard == "whole" else dense).append(op)
-    sets = [_weights(p, DENSE_GROUP, dense, layouts), _weights(p, DENSE_GROUP, whole, layouts, partial=True)]
+    sets = [_weights(p, DENSE_GROUP, dense, layouts), _weights(p, DENSE_GROUP, whole, layouts, partial=1.0)]
     sets.append(_weights(p, EXPERT_GROUP, experts, layouts))
     return tuple(weights for weights in sets if weights.arrays)
 
 
 def _weights(
-    p: Problem, group: tuple[str, ...], ops: Iterable[Op], layouts: LayoutBatch, *, partial: bool = False
+    p: Problem, group: tuple[str, ...], ops: Iterable[Op], layouts: LayoutBatch, *, partial: float = 0.0
 ) -> Weights:
     elements: Number = 0.0
     lines: Number = 0.0
@@ -114,13 +116,15 @@ def vocabulary_weights(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
     vocabulary = padded_vocabulary(p, layouts) / layouts.tensor * inv.numbers.d_model
     table_lines = inv.numbers.vocab_size + inv.numbers.d_model
     position_lines = inv.numbers.structure.learned_positions * (inv.numbers.position_rows + inv.numbers.d_model)
+    # XLA for CPUs gathers a tied table once for the lookup and the head, where both are in one loop.
+    merged = (layouts.pipeline == 1) * (p.device.kind == "cpu")
     embedding = Weights(
         part="embedding",
         group=group,
         elements=vocabulary + inv.position_params,
         small=Small(),
         arrays=1.0,
-        gathered_again=tied,
+        gathered_again=tied * (1.0 - merged),
         lines=table_lines + position_lines,
         uses=1.0 + (layouts.pipeline == 1) * (tied and p.stack.spmd),
     )
@@ -131,7 +135,7 @@ def vocabulary_weights(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
         elements=0.0 * vocabulary if tied else vocabulary,
         small=Small(stream=norm),
         arrays=1.0,
-        gathered_again=False,
+        gathered_again=0.0,
         lines=0.0 if tied else table_lines,
     )
     return (embedding, head)
@@ -144,6 +148,21 @@ def held_vocabulary(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
         return (embedding, head)
     alone = (layouts.pipeline == 1) * 1.0
     return (embedding, dataclasses.replace(head, elements=head.elements * alone))
+
+
+def moved_vocabulary(p: Problem, layouts: LayoutBatch) -> tuple[Weights, ...]:
+    """Embedding and head as they are gathered and summed: learned positions apart from the table of tokens.
+
+    They are whole on every tensor rank, which meets a part of the sequence only under sequence parallelism.
+    """
+    embedding, head = held_vocabulary(p, layouts)
+    rows = p.inventory.position_params
+    if not np.any(rows):
+        return (embedding, head)
+    tokens = dataclasses.replace(embedding, elements=embedding.elements - rows)
+    split = (layouts.sequence_parallel > 0) * 1.0
+    positions = dataclasses.replace(embedding, elements=rows, gathered_again=0.0, uses=1.0, partial=split)
+    return (tokens, positions, head)
 
 
 def padded_vocabulary(p: Problem, layouts: LayoutBatch) -> Number:

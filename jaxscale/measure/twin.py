@@ -18,6 +18,7 @@ from jaxscale.types.codec import decode, encode
 
 STEPS = 3
 LOSS_TOLERANCE = 1e-5  # relative, float32
+SMALL_LEAF = 1e-3  # of the largest gradient of all: leaves below are held against this, for float32 rounds to 1e-7
 GRADIENT_TOLERANCE = 1e-4  # of a leaf's largest gradient; sums over devices are taken in another order than on one
 DEFAULT_TIMEOUT_S = 600.0
 # XLA's CPU compiler moves gathers out of the loop over microbatches, which the TPU's does not: it would hide them.
@@ -31,7 +32,7 @@ class TwinResult:
     twin: Twin
     losses: tuple[float, ...]
     single_losses: tuple[float, ...]
-    gradient_error: float  # the worst leaf's largest difference, of that leaf's largest gradient
+    gradient_error: float  # the worst leaf's largest difference, of that leaf's largest gradient (see SMALL_LEAF)
     collectives: tuple[Collective, ...]  # of one device and step, as compiled
     seconds: float
 
