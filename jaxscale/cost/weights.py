@@ -44,7 +44,7 @@ class Weights:
     small: Small
     arrays: float
     partial: Number = 0.0  # 1 where gradients are partial sums over the tensor axis, though the weight is whole there
-    gathered_again: Number = 1.0  # 1 where a second time in every microbatch, where ZeRO splits the parameters
+    gathered_again: Number = 1.0  # 1 where every microbatch gathers them twice, if ZeRO splits the parameters
     lines: Number = 0.0  # rows and columns of its matrices, whole: what a factored optimizer keeps a number for
     uses: Number = 1.0  # places whose gradients are reduced apart: two for an embedding that is the head too
 
