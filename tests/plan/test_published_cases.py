@@ -1,6 +1,6 @@
 """Numeric cases from the papers, read from a file beside the repository where it is present.
 
-The file is not part of the repository, so that a clone elsewhere skips them; `experiments/planner` has cases of its own.
+The file is not part of the repository, so that a clone elsewhere skips them; `experiments/planner` has its own.
 """
 
 import csv
